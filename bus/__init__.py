@@ -1,0 +1,1 @@
+"""The only package that knows NATS and Redis. Everything else speaks through it."""

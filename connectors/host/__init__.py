@@ -1,0 +1,1 @@
+"""The gateway that all connectors share: registry, supervision, ingress, routing, egress, the one web server."""

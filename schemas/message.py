@@ -1,0 +1,170 @@
+"""What connectors, workers and outside clients say to each other.
+
+A connector fills `Inbound` with the platform's own ids; ingress replaces them with tokens that are safe in a
+subject before the message reaches the bus. From there on `id` is the request id everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b32encode
+from typing import Literal, NewType
+
+from msgspec import Struct
+
+RequestId = NewType("RequestId", str)
+ConversationId = NewType("ConversationId", str)
+
+Role = Literal["system", "user", "assistant"]
+Kind = Literal["chat", "completion"]
+Finish = Literal["stop", "length", "cancelled", "error"]
+State = Literal["queued", "running", "answered", "dead"]
+
+
+class Sender(Struct, frozen=True, omit_defaults=True):
+    """Who wrote a message, as the platform names them. `id` is unique within the connector."""
+
+    id: str
+    name: str = ""
+    language: str = ""
+
+
+class Attachment(Struct, frozen=True, omit_defaults=True):
+    """A file that travels beside a message. Its bytes live in the blob store under `sha256` (hex)."""
+
+    sha256: str
+    media_type: str
+    size_bytes: int
+    name: str = ""
+
+
+class Message(Struct, frozen=True):
+    """One line of a conversation as the model sees it."""
+
+    role: Role
+    text: str
+
+
+class Sampling(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """How to generate. `None` means: the model's own default."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+
+class Inbound(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One message on its way to a model.
+
+    `history` is given when the caller brings the whole conversation along (as the OpenAI API does): then no
+    session is read or written and `text` is empty. `reply` is the connector's own note of where the answer goes; nobody else reads
+    it, and it comes back in `Outbound.reply`, so that a restarted connector still knows.
+    """
+
+    id: str
+    conversation: str
+    sender: Sender
+    text: str = ""
+    v: int = 1
+    channel: str = ""
+    kind: Kind = "chat"
+    model: str = ""
+    system: str | None = None
+    history: tuple[Message, ...] | None = None
+    attachments: tuple[Attachment, ...] = ()
+    sampling: Sampling = Sampling()
+    stream: bool = False
+    received_at: float = 0.0
+    """Unix time in seconds at which ingress accepted the message."""
+    reply: dict[str, str] = {}
+
+
+class Delta(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A piece of an answer, or news of its progress, on `roost.delta.<request>`; not stored.
+
+    `text` is what comes after the first `at` characters of the answer, so that a reader can tell a gap or a
+    restart (a worker died and another began anew: `attempt` is higher and `at` is 0 again).
+    """
+
+    request: str
+    v: int = 1
+    attempt: int = 1
+    at: int = 0
+    text: str = ""
+    state: State = "running"
+    place: int | None = None
+
+
+class Usage(Struct, frozen=True, omit_defaults=True):
+    """Tokens; `cached_tokens` of the prompt were not computed again."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class Timings(Struct, frozen=True, omit_defaults=True):
+    """Milliseconds: waiting in the queue, until the first token, and from the start to the last token."""
+
+    queued_ms: float = 0.0
+    first_token_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+class Problem(Struct, frozen=True):
+    """Why there is no answer: a stable code for programs and a sentence for people."""
+
+    code: str
+    message: str
+
+
+class Outbound(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One finished answer, or the plain reason why there is none, on its way to the platform."""
+
+    id: str
+    channel: str
+    conversation: str
+    text: str = ""
+    v: int = 1
+    model: str = ""
+    version: str = ""
+    finish: Finish = "stop"
+    usage: Usage = Usage()
+    timings: Timings = Timings()
+    notes: tuple[str, ...] = ()
+    """What the reader should know, such as that the oldest turns were dropped to fit the context."""
+    error: Problem | None = None
+    attachments: tuple[Attachment, ...] = ()
+    reply: dict[str, str] = {}
+
+
+class RequestState(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The state of one accepted message, as `roost.ask.state` and `GET /v1/requests/{id}` tell it."""
+
+    id: str
+    state: State
+    channel: str
+    conversation: str
+    model: str = ""
+    place: int | None = None
+    """While queued: 1 is next."""
+    seq: int = 0
+    """The message's sequence in INBOX."""
+    reason: str = ""
+    updated_at: float = 0.0
+    sender: str = ""
+    asked: str = ""
+    """The sender's text, so that a page opened anew can show a question that is still waiting."""
+    reply: Outbound | None = None
+
+
+def token(*parts: str) -> str:
+    """A short opaque token of `parts` that is safe in a subject: 26 lower-case letters and digits, 128 bits."""
+    digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()[:16]
+    return b32encode(digest).decode().rstrip("=").lower()
