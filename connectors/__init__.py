@@ -22,6 +22,9 @@ from schemas.session import Entry, SessionInfo
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from bus.client import Bus
+    from connectors.host.metrics import Metrics
+
 __all__ = [
     "Accepted",
     "Capabilities",
@@ -42,6 +45,8 @@ class Capabilities(Struct, frozen=True):
     """UTF-8 bytes of one platform message; longer answers are split. 0: no limit."""
     authenticates: bool = False
     """The connector itself proves who a sender is (a key, a login). Without it, only senders in `allow` may write."""
+    repeatable: bool = False
+    """Sending the same answer again does no harm (nobody waits any more), so egress keeps no note of it."""
 
 
 class Accepted(Struct, frozen=True, kw_only=True):
@@ -89,6 +94,10 @@ class Host(Protocol):
 
     name: str
     config: Config
+    bus: Bus
+    """For the front door `roost.ask` alone; every other connector leaves NATS to the gateway."""
+    metrics: Metrics
+    """What this process counts; `metrics.render()` is Prometheus' text format."""
 
     async def emit(self, inbound: Inbound) -> Accepted: ...
 

@@ -96,9 +96,9 @@ class LimitConfig(Strict):
     """Messages of one conversation that wait; more than a person types while waiting."""
     sender_queue_max: int = 256
     """Unanswered messages of one sender (or API key), so that nobody fills the queue for the others."""
-    sender_rate_per_s: float = 50.0
-    """New messages of one sender a second, over `sender_burst`; programs reach it, people do not."""
-    sender_burst: int = 500
+    sender_rate_per_s: float = 1_000.0
+    """New messages of one sender a second, over `sender_burst`: more than this machine can answer, and an end to a loop."""
+    sender_burst: int = 2_000
     deliveries_max: int = 5
     """Attempts at one message before it becomes a dead letter."""
     ack_wait_s: float = 10.0

@@ -36,6 +36,8 @@ class Job(Struct, frozen=True, kw_only=True):
     conversation: str = ""
     sampling: Sampling = Sampling()
     attachments: tuple[Attachment, ...] = ()
+    shared: int = 0
+    """Leading messages that are the operator's own words (system prompt): their state may serve all tenants."""
     cancelled: threading.Event | None = None
 
     @property

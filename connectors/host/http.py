@@ -1,7 +1,8 @@
 """The one web server that all HTTP connectors share.
 
 It owns the socket, TLS, limits of size and time, and the security headers; connectors own their routes. Errors of
-`schemas.errors` that a handler raises become a JSON body `{"error": {"code", "message"}}` with a fitting status.
+`schemas.errors` that a handler raises become a JSON body `{"error": {"code", "message"}}` with a fitting status; a
+connector whose protocol words its errors differently catches them itself, and takes a catch-all route for its prefix.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 
-import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
+from connectors.host.connection import Connection, Door, body_of
+from connectors.host.metrics import Metrics
 from schemas.config import HttpConfig
 from schemas.errors import AuthFailed, ConfigError, QueueFull, Rejected, Retryable, RoostError
 
@@ -26,6 +29,20 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
 }
+STATUS = {
+    "unauthenticated": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "unknown_model": 404,
+    "method_not_allowed": 405,
+    "timeout": 408,
+    "cancelled": 409,
+    "too_large": 413,
+    "media_type": 415,
+    "rate_limited": 429,
+}
+KEEPALIVE_S = 75.0  # longer than the 60 s for which proxies keep an idle upstream connection
+LINGERING_S = 2.0
 
 
 def address(listen: str, place: str) -> tuple[str, int]:
@@ -43,11 +60,9 @@ def status_of(error: RoostError) -> int:
     if isinstance(error, AuthFailed):
         return 401
     if isinstance(error, Rejected):
-        return {"not_found": 404, "unknown_model": 404, "too_large": 413, "rate_limited": 429, "forbidden": 403}.get(
-            error.code, 400
-        )
+        return STATUS.get(error.code, 400)
     if isinstance(error, Retryable):
-        return 503
+        return 504 if error.code == "timeout" else 503
     return 500
 
 
@@ -58,16 +73,20 @@ def retry_after(error: RoostError) -> dict[str, str]:
 
 
 def problem(error: RoostError) -> web.Response:
-    """The plain error body of Roost's own endpoints."""
-    body = msgspec.json.encode({"error": {"code": error.code, "message": error.message}})
+    """The plain error answer of Roost's own endpoints."""
     return web.Response(
-        status=status_of(error), body=body, content_type="application/json", headers=retry_after(error)
+        status=status_of(error),
+        body=body_of(error.code, error.message),
+        content_type="application/json",
+        headers=retry_after(error),
     )
 
 
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn errors into answers; a bug becomes a 500 with no inner detail."""
+    if isinstance(request.protocol, Connection):
+        request.protocol.begin()
     try:
         response = await handler(request)
     except RoostError as error:
@@ -75,17 +94,20 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        response = web.json_response(
-            {"error": {"code": error.reason.lower().replace(" ", "_"), "message": error.reason}},
+        response = web.Response(
             status=error.status,
+            body=body_of(error.reason.lower().replace(" ", "_"), error.reason),
+            content_type="application/json",
             headers={k: v for k, v in error.headers.items() if k == "Allow"},
         )
     except (asyncio.CancelledError, ConnectionResetError):
         raise
     except Exception:
-        log.exception("unexpected error in %s %s", request.method, request.path)
-        response = web.json_response(
-            {"error": {"code": "internal", "message": "an unexpected error; the log has the details"}}, status=500
+        log.exception("unexpected error in %s %s", request.method, _route(request))
+        response = web.Response(
+            status=500,
+            body=body_of("internal", "an unexpected error; the log has the details"),
+            content_type="application/json",
         )
     if not response.prepared:
         for name, value in HEADERS.items():
@@ -93,28 +115,71 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     return response
 
 
+def _route(request: web.Request) -> str:
+    """The route's pattern: never a path, which may hold ids and has no limit of variety."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "unmatched"
+
+
+def _measured(metrics: Metrics) -> Middleware:
+    """The middleware around all others that counts what was answered."""
+
+    @web.middleware
+    async def measured(request: web.Request, handler: Handler) -> web.StreamResponse:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        status = 499  # nginx's number for a client that left before its answer
+        try:
+            response = await handler(request)
+            status = response.status
+            return response
+        finally:
+            metrics.http(request.method, _route(request), status, loop.time() - began)
+
+    return measured
+
+
 async def read_body(request: web.Request, config: HttpConfig) -> bytes:
     """The whole body within the limits of size and time; raises `Rejected`."""
+    too_large = Rejected(f"the body is larger than {config.body_bytes_max} bytes", code="too_large")
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise Rejected("send the body without Content-Encoding", code="media_type")
     if request.content_length is not None and request.content_length > config.body_bytes_max:
-        raise Rejected(f"the body is larger than {config.body_bytes_max} bytes", code="too_large")
+        raise too_large
     try:
         async with asyncio.timeout(config.body_timeout_s):
             return await request.read()
     except web.HTTPRequestEntityTooLarge:
-        raise Rejected(f"the body is larger than {config.body_bytes_max} bytes", code="too_large") from None
+        raise too_large from None
     except TimeoutError:
         raise Rejected(f"the body did not arrive within {config.body_timeout_s:g} s", code="timeout") from None
+    except web.RequestPayloadError:
+        raise Rejected("the body ended early or its chunks are malformed", code="malformed") from None
 
 
 class HttpServer:
-    """Listens from `start` to `stop`. `url` is where, once started (port 0 is resolved)."""
+    """Listens from `start` to `stop`. `url` is where, once started (port 0 is resolved).
 
-    def __init__(self, config: HttpConfig, routes: Sequence[web.AbstractRouteDef]) -> None:
+    `drain_s`: for how long `stop` lets handlers finish before it cancels them.
+    """
+
+    def __init__(
+        self,
+        config: HttpConfig,
+        routes: Sequence[web.AbstractRouteDef],
+        metrics: Metrics | None = None,
+        drain_s: float = 5.0,
+    ) -> None:
         self.config = config
-        self.app = web.Application(middlewares=[guard], client_max_size=config.body_bytes_max)
+        self.door = Door(config.connections_max, config.body_timeout_s)
+        middlewares: list[Middleware] = [guard] if metrics is None else [_measured(metrics), guard]
+        self.app = web.Application(middlewares=middlewares, client_max_size=config.body_bytes_max)
         self.app.add_routes(routes)
-        self._runner: web.AppRunner | None = None
+        self._runner = web.AppRunner(self.app, handler_cancellation=True, shutdown_timeout=drain_s)
+        self._server: asyncio.Server | None = None
         self.url = ""
+        if metrics is not None:
+            metrics.watch_connections(lambda: self.door.open)
 
     def _tls(self, host: str) -> ssl.SSLContext | None:
         if self.config.certificate and self.config.key:
@@ -131,28 +196,36 @@ class HttpServer:
             )
         return None
 
+    def _connection(self) -> Connection:
+        assert self._runner.server is not None
+        return Connection(self.door, self._runner.server, keepalive_timeout_s=KEEPALIVE_S, lingering_s=LINGERING_S)
+
     async def start(self) -> None:
         """Listen; raises `ConfigError` when the address is taken or not allowed."""
         host, port = address(self.config.listen, "http.listen")
         context = self._tls(host)
-        self._runner = web.AppRunner(
-            self.app,
-            access_log=None,
-            handler_cancellation=True,
-            keepalive_timeout=75,
-            shutdown_timeout=5,
-            lingering_time=2,
-        )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, ssl_context=context, backlog=1024, reuse_address=True)
         try:
-            await site.start()
+            self._server = await asyncio.get_running_loop().create_server(
+                self._connection,
+                host,
+                port,
+                ssl=context,
+                ssl_handshake_timeout=self.config.body_timeout_s if context else None,
+                backlog=1024,
+                reuse_address=True,
+            )
         except OSError as error:
             await self._runner.cleanup()
-            raise ConfigError(f"http.listen: cannot listen on {self.config.listen}: {error.strerror or error}") from None
-        bound = self._runner.addresses[0][1]
+            raise ConfigError(
+                f"http.listen: cannot listen on {self.config.listen}: {error.strerror or error}"
+            ) from None
+        bound = self._server.sockets[0].getsockname()[1]
         self.url = f"{'https' if context else 'http'}://{'[' + host + ']' if ':' in host else host}:{bound}"
 
     async def stop(self) -> None:
-        if self._runner is not None:
+        """Stop listening, close idle connections, and let the handlers finish within the limit."""
+        if self._server is not None:
+            self._server.close()
             await self._runner.cleanup()
+            self._server = None

@@ -1,0 +1,427 @@
+"""Connect, publish, request: the one connection that a process has to NATS.
+
+What always holds: `publish` returns only when the stream has stored the message; with an `id` it may be called
+again at any time and stores once. Payloads above the server's limit travel through the blob store unseen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import msgspec
+import nats
+import nats.errors
+import nats.js.errors
+from msgspec import Struct
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from bus import subjects
+from bus.blobs import BLOB_HEADER, Blobs
+from bus.endpoints import Endpoints
+from bus.tables import Table
+from schemas.config import Config
+from schemas.errors import AuthFailed, ConfigError, Disconnected, QueueFull, Retryable
+from schemas.event import Alert
+
+log = logging.getLogger("roost.bus")
+
+SERVER_MIN = (2, 11, 0)
+INBOX_PREFIX = "_R"
+PAYLOAD_MARGIN = 16_384
+"""Headers and envelope that the payload limit must leave room for."""
+LIMITS_REACHED = {10077, 10047, 10023, 10026}
+"""JetStream: maximum messages, storage or bytes exceeded."""
+PATIENCE = 3
+"""Attempts at one publish; the id makes them one message."""
+
+MessageCallback = Callable[["Message"], Awaitable[None]]
+
+
+class Message(Struct, frozen=True):
+    """A core NATS message."""
+
+    subject: str
+    data: bytes
+    reply: str
+    headers: dict[str, str]
+
+
+class Stored(Struct, frozen=True):
+    """The stream's receipt. `duplicate`: the id was stored before, `seq` is that one's."""
+
+    seq: int
+    duplicate: bool = False
+
+
+class StoredMessage(Struct, frozen=True):
+    """One message as a stream keeps it; `time` is Unix seconds."""
+
+    subject: str
+    data: bytes
+    headers: dict[str, str]
+    seq: int
+    time: float
+
+
+class StreamInfo(Struct, frozen=True):
+    """`pending` counts what consumers have not finished: waiting and running."""
+
+    messages: int
+    bytes: int
+    pending: int
+    last_seq: int
+
+
+class _Error(Struct):
+    err_code: int = 0
+    description: str = ""
+
+
+class _Ack(Struct):
+    seq: int = 0
+    duplicate: bool = False
+    error: _Error | None = None
+
+
+_ack = msgspec.json.Decoder(_Ack)
+
+
+class Subscription:
+    """Interest in a subject until `close`."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    async def close(self) -> None:
+        try:
+            await self._inner.unsubscribe()
+        except (nats.errors.ConnectionClosedError, nats.errors.BadSubscriptionError, nats.errors.ConnectionDrainingError):
+            return
+
+
+class Bus:
+    """One connection to NATS. Made by `connect`."""
+
+    def __init__(self, client: Client, config: Config) -> None:
+        self.nc = client
+        self.js: JetStreamContext = client.jetstream(timeout=config.bus.request_timeout_s)
+        self.config = config
+        self.blobs = Blobs(self.js, config)
+        self._timeout_s = config.bus.request_timeout_s
+        self._ack_prefix = f"{INBOX_PREFIX}.ack.{secrets.token_hex(8)}"
+        self._acks: dict[str, asyncio.Future[bytes | None]] = {}
+        self._count = itertools.count()
+        self._tables: dict[str, Table] = {}
+        self.closing = False
+        self.on_reconnect: list[Callable[[], None]] = []
+
+    @classmethod
+    async def connect(cls, endpoints: Endpoints, config: Config, *, name: str, wait: bool = True) -> Bus:
+        """Connect; raises `ConfigError` for wrong addresses and old servers, `AuthFailed`, `Disconnected`.
+
+        With `wait`, a server that is not there yet is waited for up to `bus.connect_timeout_s`.
+        """
+        seed = endpoints.nats_seed
+        options: dict[str, Any] = {}
+        if seed is not None:
+            options["user_credentials" if seed.endswith(".creds") else "nkeys_seed"] = seed
+        if endpoints.nats_ca or any(s.startswith("tls://") for s in endpoints.nats):
+            options["tls"] = ssl.create_default_context(cafile=endpoints.nats_ca)
+        client = Client()
+        holder: list[Bus] = []
+
+        async def reconnected() -> None:
+            log.info("%s: connected to the bus again", name)
+            for bus in holder:
+                for callback in bus.on_reconnect:
+                    callback()
+
+        async def lost() -> None:
+            if not client.is_closed and not any(bus.closing for bus in holder):
+                log.warning("%s: lost the bus; reconnecting", name)
+
+        async def failed(error: Exception) -> None:
+            log.debug("%s: bus: %r", name, error)
+
+        deadline = time.monotonic() + (config.bus.connect_timeout_s if wait else 0)
+        while True:
+            try:
+                await asyncio.wait_for(
+                    client.connect(
+                        servers=list(endpoints.nats),
+                        name=name,
+                        allow_reconnect=True,
+                        max_reconnect_attempts=-1,
+                        reconnect_time_wait=0.25,
+                        connect_timeout=2,
+                        ping_interval=20,
+                        inbox_prefix=INBOX_PREFIX,
+                        pending_size=16 * 1024 * 1024,
+                        error_cb=failed,
+                        disconnected_cb=lost,
+                        reconnected_cb=reconnected,
+                        **options,
+                    ),
+                    timeout=2.5,
+                )
+                break
+            except (OSError, TimeoutError, nats.errors.Error) as error:
+                await client.close()
+                client = Client()
+                if "authorization" in str(error).lower():
+                    raise AuthFailed(f"the bus at {endpoints.nats[0]} refuses our credentials ({seed})") from None
+                if isinstance(error, FileNotFoundError):
+                    raise ConfigError(f"bus.credentials: {error.filename} does not exist") from None
+                if time.monotonic() >= deadline:
+                    raise Disconnected(f"no bus at {', '.join(endpoints.nats)}: {error or 'no answer'}") from None
+                await asyncio.sleep(0.1)
+        version = client.connected_server_version
+        if (version.major, version.minor, version.patch) < SERVER_MIN:
+            await client.close()
+            wanted = ".".join(map(str, SERVER_MIN))
+            raise ConfigError(
+                f"nats-server {version.major}.{version.minor}.{version.patch} at {endpoints.nats[0]} is too old; "
+                f"Roost needs {wanted} or newer"
+            )
+        bus = cls(client, config)
+        holder.append(bus)
+        await client.subscribe(f"{bus._ack_prefix}.*", cb=bus._acked)
+        return bus
+
+    @property
+    def connected(self) -> bool:
+        return self.nc.is_connected
+
+    @property
+    def payload_bytes_max(self) -> int:
+        return self.nc.max_payload - PAYLOAD_MARGIN
+
+    async def close(self) -> None:
+        """Flush what was sent and leave, within the request time-out."""
+        self.closing = True
+        try:
+            if self.nc.is_connected:
+                await self.nc.flush(timeout=2)
+        except (nats.errors.Error, TimeoutError, OSError):
+            log.warning("the bus did not take the last messages in time")
+        await self.nc.close()
+
+    # -- publishing to streams --------------------------------------------------------------------------------
+
+    async def _acked(self, msg: Msg) -> None:
+        future = self._acks.pop(msg.subject[len(self._ack_prefix) + 1 :], None)
+        if future is not None and not future.done():
+            future.set_result(msg.data if msg.data else None)
+
+    async def publish(
+        self, subject: str, data: bytes, *, id: str | None = None, headers: dict[str, str] | None = None
+    ) -> Stored:
+        """Store one message. Raises `QueueFull` at a limit of the stream, `Retryable` when nothing confirmed it.
+
+        Cancelling leaves open whether it was stored; call again with the same id to be sure.
+        """
+        if id is not None:
+            headers = {**(headers or {}), "Nats-Msg-Id": id}
+        if len(data) > self.payload_bytes_max:
+            digest = await self.blobs.put(data)
+            headers, data = {**(headers or {}), BLOB_HEADER: digest}, b""
+        for attempt in range(PATIENCE):
+            payload = await self._publish_once(subject, data, headers)
+            if payload is not None:
+                return self._stored(subject, payload)
+            if id is None:
+                break
+            await asyncio.sleep(0.2 * 2**attempt)
+        raise Retryable(f"the bus did not confirm a message on {subject}", code="bus_unavailable")
+
+    async def _publish_once(self, subject: str, data: bytes, headers: dict[str, str] | None) -> bytes | None:
+        """The raw receipt, or None when the server did not answer (time-out, or no JetStream there yet)."""
+        key = str(next(self._count))
+        future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self._acks[key] = future
+        try:
+            await self.nc.publish(subject, data, f"{self._ack_prefix}.{key}", headers)
+            async with asyncio.timeout(self._timeout_s):
+                return await future
+        except (TimeoutError, nats.errors.OutboundBufferLimitError, nats.errors.ConnectionReconnectingError):
+            return None
+        except nats.errors.ConnectionClosedError:
+            raise Disconnected("the connection to the bus is closed") from None
+        finally:
+            self._acks.pop(key, None)
+
+    def _stored(self, subject: str, payload: bytes) -> Stored:
+        ack = _ack.decode(payload)
+        if ack.error is None:
+            return Stored(ack.seq, ack.duplicate)
+        if ack.error.err_code in LIMITS_REACHED or "exceeded" in ack.error.description:
+            one = "per subject" in ack.error.description
+            raise QueueFull(
+                "this conversation has too many unanswered messages; wait for an answer"
+                if one
+                else "the queue is full; try again later",
+                after_s=5.0,
+                code="conversation_full" if one else "queue_full",
+            )
+        raise Retryable(f"the bus refuses {subject}: {ack.error.description}", code="bus_unavailable")
+
+    # -- core messages ----------------------------------------------------------------------------------------
+
+    async def send(self, subject: str, data: bytes, *, reply: str = "", headers: dict[str, str] | None = None) -> None:
+        """Publish without storage. While the link is down it is buffered up to a limit, then dropped."""
+        try:
+            await self.nc.publish(subject, data, reply, headers)
+        except (nats.errors.OutboundBufferLimitError, nats.errors.ConnectionReconnectingError):
+            log.warning("dropped a message on %s: the bus is away", subject)
+        except nats.errors.ConnectionClosedError:
+            raise Disconnected("the connection to the bus is closed") from None
+
+    async def subscribe(self, subject: str, callback: MessageCallback, *, queue: str = "") -> Subscription:
+        """Call `callback` for each message, one after the other; its exceptions are logged."""
+
+        async def received(msg: Msg) -> None:
+            try:
+                await callback(Message(msg.subject, msg.data, msg.reply, msg.headers or {}))
+            except Exception:
+                log.exception("handler of %s failed", subject)
+
+        return Subscription(await self.nc.subscribe(subject, queue=queue, cb=received))
+
+    async def request(
+        self, subject: str, data: bytes, timeout_s: float, *, headers: dict[str, str] | None = None
+    ) -> bytes:
+        """Ask and wait for one answer; raises `Retryable` when nobody answers in time."""
+        try:
+            msg = await self.nc.request(subject, data, timeout=timeout_s, headers=headers)
+        except (nats.errors.NoRespondersError, nats.errors.TimeoutError, TimeoutError):
+            raise Retryable(f"nobody answers on {subject}", code="no_answer") from None
+        except nats.errors.Error as error:
+            raise Disconnected(f"{subject}: {error}") from None
+        return msg.data
+
+    async def event(self, *what: str, body: Struct) -> None:
+        """Store an event; a bus that is away loses it (events inform, they carry no work)."""
+        try:
+            await self.publish(subjects.event(*what), msgspec.json.encode(body))
+        except (Retryable, Disconnected) as error:
+            log.warning("event %s not stored: %s", ".".join(what), error.message)
+
+    async def alert(self, code: str, message: str, *, level: str = "warning", part: str = "") -> None:
+        log.warning("alert %s: %s", code, message)
+        body = msgspec.convert(
+            {"code": code, "message": message, "at": time.time(), "level": level, "part": part}, Alert
+        )
+        await self.event("alert", code, body=body)
+
+    # -- JetStream's own interface ----------------------------------------------------------------------------
+
+    async def api(self, what: str, body: object = None) -> dict[str, Any]:
+        """One JetStream API call, as a dictionary (with `error` where the server refuses)."""
+        data = b"" if body is None else msgspec.json.encode(body)
+        deadline = time.monotonic() + 2 * self._timeout_s
+        while True:
+            try:
+                answer = await self.request(f"$JS.API.{what}", data, self._timeout_s)
+                return msgspec.json.decode(answer, type=dict[str, Any])
+            except Retryable:  # JetStream starts a moment after the server listens
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.1)
+
+    async def head(self, stream: str, subject: str) -> int | None:
+        """Sequence of the oldest message that `stream` holds on `subject`; None when it holds none."""
+        msg = await self._direct(stream, {"seq": 1, "next_by_subj": subject})
+        return None if msg is None else int((msg.headers or {})["Nats-Sequence"])
+
+    async def get(self, stream: str, seq: int) -> StoredMessage | None:
+        """One message of a stream by its sequence, with an oversize payload fetched from the blob store."""
+        return await self._stored_message(await self._direct(stream, {"seq": seq}))
+
+    async def next(self, stream: str, subject: str, seq: int) -> StoredMessage | None:
+        """The first message on `subject` at or after `seq`."""
+        return await self._stored_message(await self._direct(stream, {"seq": seq, "next_by_subj": subject}))
+
+    async def last(self, stream: str, subject: str) -> StoredMessage | None:
+        """The newest message on `subject`."""
+        return await self._stored_message(await self._direct(stream, {"last_by_subj": subject}))
+
+    async def _direct(self, stream: str, query: dict[str, Any]) -> Msg | None:
+        try:
+            msg = await self.nc.request(
+                f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(query), timeout=self._timeout_s
+            )
+        except (nats.errors.NoRespondersError, nats.errors.TimeoutError, TimeoutError):
+            raise Retryable(f"the bus does not answer for {stream}", code="bus_unavailable") from None
+        except nats.errors.Error as error:
+            raise Disconnected(f"{stream}: {error}") from None
+        headers = msg.headers or {}
+        return None if headers.get("Status") == "404" else msg
+
+    async def _stored_message(self, msg: Msg | None) -> StoredMessage | None:
+        if msg is None:
+            return None
+        headers = dict(msg.headers or {})
+        data = msg.data
+        if BLOB_HEADER in headers:
+            data = await self.blobs.get(headers[BLOB_HEADER]) or b""
+        subject, seq, stamp = (headers.pop(k) for k in ("Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp"))
+        return StoredMessage(subject, data, headers, int(seq), _seconds(stamp))
+
+    async def read(self, stream: str, subject: str, since: float | None = None) -> AsyncIterator[StoredMessage]:
+        """Every stored message on `subject` (wildcards allowed), oldest first, up to the end as it is now."""
+        info = await self.api(f"STREAM.INFO.{stream}")
+        seq, last = 1, int(info["state"]["last_seq"]) if "state" in info else 0
+        while seq <= last:
+            msg = await self.next(stream, subject, seq)
+            if msg is None or msg.seq > last:
+                return
+            if since is None or msg.time >= since:
+                yield msg
+            seq = msg.seq + 1
+
+    async def delete(self, stream: str, seq: int) -> bool:
+        """Delete one message; False when it was not there."""
+        answer = await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
+        return bool(answer.get("success"))
+
+    async def stream_infos(self) -> dict[str, StreamInfo]:
+        """Counts of every declared stream."""
+        from bus.streams import declared
+
+        found: dict[str, StreamInfo] = {}
+        for name in declared(self.config):
+            info = await self.api(f"STREAM.INFO.{name}")
+            if "state" not in info:
+                continue
+            state = info["state"]
+            pending = 0
+            if info["config"].get("retention") == "workqueue":
+                pending = state["messages"]
+            found[name] = StreamInfo(state["messages"], state["bytes"], pending, state["last_seq"])
+        return found
+
+    def table(self, name: str) -> Table:
+        """A declared key-value table: MODELS, WORKERS, CONNECTORS or KEYS."""
+        if name not in self._tables:
+            self._tables[name] = Table(self, name)
+        return self._tables[name]
+
+
+def _seconds(stamp: str) -> float:
+    """RFC 3339 with nanoseconds → Unix seconds."""
+    from datetime import datetime
+
+    whole, _, rest = stamp.partition(".")
+    digits = rest.rstrip("Z")[:6].ljust(6, "0") if rest else "000000"
+    return datetime.fromisoformat(f"{whole.rstrip('Z')}.{digits}+00:00").timestamp()
+
+

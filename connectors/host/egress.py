@@ -1,0 +1,64 @@
+"""Egress: from a stored reply to the platform. The bus is acknowledged only after the platform has confirmed.
+
+A reply that was sent is remembered until long after the bus forgets its id, so that a redelivery is not sent twice.
+Killed between the platform's confirmation and that note, a reply can reach the platform again; it then carries the
+same id, and platforms that know idempotent sending drop it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+from msgspec.structs import replace
+
+from bus.consume import Handler
+from bus.pull import Delivery
+from bus.sessions import Sessions
+from connectors import Connector
+from connectors.host.admit import Meter
+from connectors.host.exchange import Exchanges
+from connectors.host.metrics import Metrics
+from connectors.host.split import split
+from schemas.errors import Untrusted
+from schemas.message import Outbound
+
+log = logging.getLogger("roost.egress")
+
+_outbound = msgspec.json.Decoder(Outbound)
+
+
+class Egress(Handler):
+    """Delivers one connector's replies, in order within each conversation."""
+
+    ordered = False  # one process delivers a channel; its own queues keep the order
+
+    def __init__(
+        self, connector: Connector, sessions: Sessions, exchanges: Exchanges, meter: Meter, metrics: Metrics
+    ) -> None:
+        self._connector = connector
+        self._sessions = sessions
+        self._exchanges = exchanges
+        self._meter = meter
+        self._metrics = metrics
+
+    async def handle(self, delivery: Delivery) -> None:
+        reply = self._decode(delivery)
+        mark = delivery.headers.get("Nats-Msg-Id", reply.id)
+        capabilities = self._connector.capabilities
+        if delivery.deliveries > 1 and not capabilities.repeatable and await self._sessions.was_sent(mark):
+            return
+        self._meter.closed(reply.id)
+        self._exchanges.resolve(reply)
+        pieces = list(split(reply.text, capabilities.text_bytes_max)) or [""]
+        for piece in pieces:
+            await self._connector.send(replace(reply, text=piece) if len(pieces) > 1 else reply)
+        if not capabilities.repeatable:
+            await self._sessions.mark_sent(mark)
+        self._metrics.answered(reply)
+
+    def _decode(self, delivery: Delivery) -> Outbound:
+        try:
+            return _outbound.decode(delivery.data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Untrusted(f"{delivery.subject} seq {delivery.seq}: {error}", code="malformed") from None

@@ -1,0 +1,137 @@
+"""Ingress: from a connector's message to a stored one. `emit` returns when the bus has it on disk, not before.
+
+Safe to be killed between any two lines: a message that was not confirmed to its platform comes again with the same
+id, and the same id is stored and answered once.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+
+import msgspec
+from msgspec.structs import replace
+
+from bus import subjects
+from bus.client import Bus
+from bus.sessions import Sessions
+from connectors import Accepted, Capabilities
+from connectors.host.admit import Meter, check_message
+from connectors.host.metrics import Metrics
+from connectors.host.route import route
+from schemas.config import Config, ConnectorConfig
+from schemas.errors import Rejected, Retryable, RoostError
+from schemas.message import Inbound, RequestState, token
+
+log = logging.getLogger("roost.ingress")
+
+_encode = msgspec.json.encode
+CONVERSATION = re.compile(r"[a-z2-7]{26}")
+
+
+def conversation_token(channel: str, conversation: str) -> str:
+    """The token of a platform's conversation id; a token stays itself."""
+    if CONVERSATION.fullmatch(conversation):
+        return conversation
+    return token(channel, conversation or secrets.token_hex(16))
+
+
+def request_token(channel: str, id_: str) -> str:
+    """The request id that a platform's message id stands for; without one, a new one."""
+    return token(channel, id_ or secrets.token_hex(16))
+
+
+class Ingress:
+    """The door of one connector."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        sessions: Sessions,
+        config: Config,
+        connector: ConnectorConfig,
+        capabilities: Capabilities,
+        metrics: Metrics,
+    ) -> None:
+        self._bus = bus
+        self._sessions = sessions
+        self._config = config
+        self._connector = connector
+        self._capabilities = capabilities
+        self._metrics = metrics
+        self.meter = Meter(config.limits)
+
+    async def emit(self, inbound: Inbound, request: str = "") -> Accepted:
+        """Check, route and store one message; see `connectors.Emit`. `request` is its token, if already made."""
+        try:
+            return await self._emit(inbound, request or request_token(self._connector.name, inbound.id))
+        except RoostError as error:
+            self._metrics.refused(error.code)
+            raise
+
+    async def _emit(self, inbound: Inbound, request: str) -> Accepted:
+        name = self._connector.name
+        if not self._capabilities.authenticates and inbound.sender.id not in self._connector.allow:
+            raise Rejected("this sender is not known here; the owner can allow it in `allow`", code="forbidden")
+        check_message(inbound, self._config.limits)
+        if inbound.id and (known := await self._known(request)) is not None:
+            return known
+        self.meter.admit(inbound.sender.id, time.monotonic())
+        message = replace(
+            inbound,
+            id=request,
+            channel=name,
+            conversation=conversation_token(name, inbound.conversation),
+            model=route(inbound.model, self._connector.model, self._config.models),
+            received_at=time.time(),
+        )
+        return await self._store(message)
+
+    async def _known(self, request: str) -> Accepted | None:
+        """What became of the same id when it came before."""
+        state = await self._sessions.find(request)
+        if state is None:
+            return None
+        return Accepted(
+            request=request,
+            conversation=state.conversation,
+            model=state.model,
+            state=state.state,
+            duplicate=True,
+            reply=state.reply,
+            seq=state.seq,
+        )
+
+    async def _store(self, message: Inbound) -> Accepted:
+        subject = subjects.inbox(message.model, message.channel, message.conversation)
+        self.meter.opened(message.sender.id, message.id)
+        try:
+            stored = await self._bus.publish(subject, _encode(message), id=message.id)
+        except BaseException:
+            self.meter.closed(message.id)
+            raise
+        state = RequestState(
+            id=message.id,
+            state="queued",
+            channel=message.channel,
+            conversation=message.conversation,
+            model=message.model,
+            seq=stored.seq,
+            updated_at=message.received_at,
+            sender=message.sender.id,
+            asked=message.text,
+        )
+        try:
+            await self._sessions.accept(state, listed=message.history is None)
+        except Retryable as error:  # the message is stored: whoever answers it records it
+            log.warning("request %s is accepted but not listed yet: %s", message.id, error.message)
+        self._metrics.accepted(message.channel)
+        return Accepted(
+            request=message.id,
+            conversation=message.conversation,
+            model=message.model,
+            duplicate=stored.duplicate,
+            seq=stored.seq,
+        )

@@ -1,0 +1,267 @@
+"""The front door `roost.ask`: any program that speaks NATS asks here and gets its answer on its reply subject.
+
+`roost.ask` answers once, or with `"stream": true` sends deltas first and the answer last; `roost.ask.state` tells
+what became of a request, `roost.ask.cancel` ends it. The reply subject travels with the message, so that a client
+gets its answer from a restarted connector too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+from bus import subjects
+from bus.client import Message
+from bus.service import error_headers, service
+from connectors import Accepted, Capabilities, Connector, Emit
+from schemas.errors import Rejected, RoostError
+from schemas.message import Attachment, Inbound, Outbound, Sampling, Sender
+
+log = logging.getLogger("roost.nats")
+
+VERSION = "1.0.0"
+ASKS_AT_ONCE = 1_000
+RELAY_END_S = 2.0
+SENDER = "nats"
+_encode = msgspec.json.encode
+
+
+class AskAttachment(Struct, frozen=True, kw_only=True):
+    """A file with its bytes in base64."""
+
+    media_type: str
+    data: str
+    name: str = ""
+
+
+class Ask(Struct, frozen=True, kw_only=True):
+    """The request of `roost.ask`; unknown fields are ignored. See docs/speak-nats.md."""
+
+    text: str
+    v: int = 1
+    id: str = ""
+    conversation: str = ""
+    model: str = ""
+    kind: str = "chat"
+    system: str | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    seed: int | None = None
+    stop: str | list[str] = field(default_factory=list)
+    ignore_eos: bool = False
+    stream: bool = False
+    attachments: list[AskAttachment] = field(default_factory=list)
+    user: str = ""
+
+
+class About(Struct, frozen=True):
+    """The request of `roost.ask.state` and `roost.ask.cancel`: the client's own id, or the `request` of an answer."""
+
+    id: str
+
+
+_ask = msgspec.json.Decoder(Ask)
+_about = msgspec.json.Decoder(About)
+
+
+def decode(decoder: msgspec.json.Decoder[Any], data: bytes) -> Any:
+    """Decode a request; raises `Rejected` that says what is wrong and where."""
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise Rejected(str(error).replace("`", ""), code="invalid_request") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Rejected(f"not valid JSON: {error}", code="invalid_json") from None
+
+
+def answer_of(reply: Outbound) -> dict[str, Any]:
+    """The wire form of an answer."""
+    body: dict[str, Any] = {"id": reply.reply.get("id") or reply.id, "request": reply.id, "model": reply.model}
+    if reply.error is not None:
+        return {**body, "error": {"code": reply.error.code, "message": reply.error.message}}
+    body |= {
+        "text": reply.text,
+        "version": reply.version,
+        "finish": reply.finish,
+        "usage": reply.usage,
+        "timings": reply.timings,
+    }
+    if reply.notes:
+        body["notes"] = reply.notes
+    if reply.attachments:
+        body["attachments"] = reply.attachments
+    return body
+
+
+class NatsConnector(Connector):
+    """Serves the front door. Who may knock is decided by the bus's own authentication."""
+
+    capabilities = Capabilities(authenticates=True)
+
+    _tasks: asyncio.TaskGroup
+    _relays: dict[str, asyncio.Event]
+
+    async def run(self, emit: Emit) -> None:
+        self._relays = {}
+        slots = asyncio.Semaphore(ASKS_AT_ONCE)
+
+        def each(handler: Any) -> Any:
+            async def start(message: Message) -> None:
+                await slots.acquire()
+                task = self._tasks.create_task(self._answered(handler, message))
+                task.add_done_callback(lambda _: slots.release())
+
+            return start
+
+        async with asyncio.TaskGroup() as self._tasks:
+            async with service(
+                self.host.bus,
+                "roost",
+                VERSION,
+                "Ask the models of this house",
+                {
+                    "ask": (subjects.ASK, each(self._ask)),
+                    "state": (subjects.ASK_STATE, each(self._state)),
+                    "cancel": (subjects.ASK_CANCEL, each(self._cancel)),
+                },
+            ):
+                await asyncio.Event().wait()
+
+    async def send(self, message: Outbound) -> None:
+        subject = message.reply.get("subject", "")
+        if not subject:
+            return
+        if (relay := self._relays.get(message.id)) is not None:
+            try:  # the answer comes after the last delta
+                async with asyncio.timeout(RELAY_END_S):
+                    await relay.wait()
+            except TimeoutError:
+                log.warning("deltas of %s are late; the answer overtakes them", message.id)
+        headers = None
+        if message.error is not None:
+            headers = error_headers(RoostError(message.error.message, code=message.error.code))
+        await self.host.bus.send(subject, _encode(answer_of(message)), headers=headers)
+
+    # -- endpoints --------------------------------------------------------------------------------------------
+
+    async def _answered(self, handler: Any, message: Message) -> None:
+        """Run one endpoint; an error becomes an answer, never the end of the service."""
+        try:
+            await handler(message)
+        except RoostError as error:
+            await self._refuse(message, error)
+        except Exception:
+            log.exception("an ask failed")
+            await self._refuse(message, RoostError("an unexpected error; the log has the details"))
+
+    async def _refuse(self, message: Message, error: RoostError) -> None:
+        if message.reply:
+            body = {"error": {"code": error.code, "message": error.message}}
+            await self.host.bus.send(message.reply, _encode(body), headers=error_headers(error))
+
+    async def _ask(self, message: Message) -> None:
+        inbound = await self._inbound(decode(_ask, message.data), message.reply)
+        if not inbound.stream:
+            accepted = await self.host.emit(inbound)
+            if accepted.duplicate:
+                await self._again(accepted, inbound)
+            return
+        exchange = await self.host.ask(inbound)
+        request = exchange.accepted.request
+        done = self._relays.setdefault(request, asyncio.Event())
+        try:
+            async for event in exchange:
+                if isinstance(event, Outbound):
+                    if exchange.accepted.duplicate:
+                        await self._respond(event, inbound)
+                    return
+                await self.host.bus.send(message.reply, _encode(event))
+        finally:
+            done.set()
+            self._relays.pop(request, None)
+            await exchange.aclose()
+
+    async def _again(self, accepted: Accepted, inbound: Inbound) -> None:
+        """The same id came before: the same answer, now or when it is there."""
+        if accepted.reply is not None:
+            await self._respond(accepted.reply, inbound)
+            return
+        exchange = await self.host.follow(accepted.request, stream=False)
+        if exchange is None:
+            raise RoostError(f"request {accepted.request} is accepted, but its state cannot be read; ask again")
+        try:
+            await self._respond(await exchange.answer(), inbound)
+        finally:
+            await exchange.aclose()
+
+    async def _respond(self, reply: Outbound, inbound: Inbound) -> None:
+        """Give a known answer to whoever asks now."""
+        await self.send(msgspec.structs.replace(reply, reply=inbound.reply))
+
+    async def _state(self, message: Message) -> None:
+        state = await self.host.state(decode(_about, message.data).id)
+        if state is None:
+            raise Rejected("there is no such request", code="not_found")
+        body: dict[str, Any] = {"id": state.id, "state": state.state, "model": state.model}
+        if state.state == "queued":
+            body["place"] = state.place
+        if state.state == "dead":
+            body["reason"] = state.reason
+        if state.reply is not None:
+            body["reply"] = answer_of(state.reply)
+        await self.host.bus.send(message.reply, _encode(body))
+
+    async def _cancel(self, message: Message) -> None:
+        await self.host.cancel(decode(_about, message.data).id)
+        await self.host.bus.send(message.reply, b'{"ok": true}')
+
+    async def _inbound(self, ask: Ask, reply_to: str) -> Inbound:
+        if ask.v != 1:
+            raise Rejected(f"v: this server speaks version 1, not {ask.v}", code="unsupported_version")
+        if ask.kind not in ("chat", "completion"):
+            raise Rejected(f"kind: expected chat or completion, got {ask.kind!r}", code="invalid_request")
+        if len(ask.id) > 256 or len(ask.conversation) > 256 or len(ask.user) > 256:
+            raise Rejected("id, conversation and user: at most 256 characters each", code="too_large")
+        attachments = tuple([await self._stored(item) for item in ask.attachments])
+        conversation = f"{ask.user}/{ask.conversation}" if ask.conversation else ""
+        return Inbound(
+            id=ask.id,
+            conversation=conversation,
+            sender=Sender(id=ask.user or SENDER),
+            text=ask.text,
+            kind="chat" if ask.kind == "chat" else "completion",
+            model=ask.model,
+            system=ask.system,
+            history=None if conversation else (),
+            attachments=attachments,
+            sampling=Sampling(
+                max_tokens=ask.max_tokens,
+                temperature=ask.temperature,
+                top_p=ask.top_p,
+                top_k=ask.top_k,
+                min_p=ask.min_p,
+                repeat_penalty=ask.repeat_penalty,
+                seed=ask.seed,
+                stop=(ask.stop,) if isinstance(ask.stop, str) else tuple(ask.stop),
+                ignore_eos=ask.ignore_eos,
+            ),
+            stream=ask.stream,
+            reply={"subject": reply_to, **({"id": ask.id} if ask.id else {})},
+        )
+
+    async def _stored(self, item: AskAttachment) -> Attachment:
+        try:
+            data = base64.b64decode(item.data, validate=True)
+        except binascii.Error as error:
+            raise Rejected(f"attachments: {item.name or 'data'} is not base64: {error}", code="bad_value") from None
+        return await self.host.store(data, item.media_type, item.name)

@@ -1,0 +1,62 @@
+// Beginning: the door, or the page behind it.
+import * as api from "./api.js";
+import { listen } from "./events.js";
+import { tellDocument } from "./i18n.js";
+import { forgetDrafts } from "./settings.js";
+import * as talks from "./talks.js";
+import { LoginView } from "./view/login.js";
+import { Shell } from "./view/shell.js";
+
+const root = document.getElementById("root");
+const MODELS_EVERY_MS = 20_000;
+let stream = null;
+let shell = null;
+let looking = null;
+
+function door() {
+  stream?.stop();
+  stream = null;
+  clearInterval(looking);
+  talks.reset();
+  document.title = "Roost";
+  const view = new LoginView({ onenter: enter });
+  root.replaceChildren(view.node);
+  view.focus();
+}
+
+function enter(me) {
+  talks.state.limits = me.limits;
+  shell ??= new Shell({ onlogout: leave });
+  root.replaceChildren(shell.node);
+  shell.route();
+  talks.loadList();
+  talks.loadModels().catch(() => {});
+  looking = setInterval(() => !document.hidden && talks.loadModels().catch(() => {}), MODELS_EVERY_MS);
+  stream = listen({ ...talks.handlers, refused });
+}
+
+/** Whether the session has ended, as far as the server can be asked. */
+async function refused() {
+  try {
+    await api.me();
+    return false;
+  } catch (error) {
+    return error.status === 401;
+  }
+}
+
+async function leave() {
+  forgetDrafts();
+  await api.logout().catch(() => {});
+  history.replaceState(null, "", "/");
+  door();
+}
+
+api.onLoggedOut(() => stream && door());
+tellDocument();
+try {
+  enter(await api.me());
+} catch (error) {
+  door();
+  if (error.status !== 401) console.warn("roost:", error.message);
+}

@@ -1,0 +1,1 @@
+"""What all backends share: registry, lanes, the pull loop and the pipeline."""

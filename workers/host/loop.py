@@ -1,0 +1,212 @@
+"""The worker's side of the straight line: from a delivery of INBOX to a reply in OUTBOX.
+
+Safe to be killed between any two lines: the answer is recorded with its conversation in one step (`sessions.finish`),
+published under an id that derives from the request, and only then is the delivery acknowledged. A second delivery
+finds the record and publishes the same answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import msgspec
+from msgspec.structs import replace
+
+from bus import subjects
+from bus.client import Bus, Message
+from bus.consume import Consumer, HandedOver, Handler
+from bus.dead import REQUEUED
+from bus.pull import Delivery
+from bus.sessions import Begun, Sessions, trim
+from schemas.config import ModelConfig
+from schemas.errors import Disconnected, Retryable, RoostError, Untrusted
+from schemas.message import Delta, Inbound, Outbound, Timings
+from schemas.turn import turn_of
+from workers import Finished
+from workers.host.lane import Lane
+from workers.host.pipeline import entries_of, job_of, refusal_of, reply_of, state_of
+
+log = logging.getLogger("roost.loop")
+
+HAND_OVER_S = 2.0
+PUBLISH_ATTEMPTS = 20
+_inbound = msgspec.json.Decoder(Inbound)
+_encode = msgspec.json.encode
+
+
+class ModelLoop(Handler):
+    """Answers the requests of one model on one lane."""
+
+    def __init__(self, bus: Bus, sessions: Sessions, worker: str, model: ModelConfig, lane: Lane) -> None:
+        self._bus = bus
+        self._sessions = sessions
+        self._worker = worker
+        self._model = model
+        self._lane = lane
+        self._slots = asyncio.Semaphore(lane.backend.slots)
+        self.busy = 0
+
+    # -- Handler ----------------------------------------------------------------------------------------------
+
+    def alone(self, delivery: Delivery) -> bool:
+        """Requests that bring their own history have a conversation to themselves."""
+        return b'"history":' in delivery.data
+
+    async def handle(self, delivery: Delivery) -> None:
+        inbound = self._decode(delivery)
+        begun = await self._begin(inbound, delivery)
+        if begun.reply is not None:
+            await self._publish(inbound, begun.reply, delivery)
+            return
+        if begun.cancelled:
+            reply = reply_of(inbound, "", Finished(finish="cancelled"), self._lane.backend.version, Timings())
+        else:
+            async with self._slots:
+                self.busy += 1
+                try:
+                    reply = await self._infer(inbound, begun, delivery)
+                finally:
+                    self.busy -= 1
+        await self._conclude(inbound, begun, reply, delivery)
+
+    async def tell(self, delivery: Delivery, error: RoostError) -> None:
+        try:
+            inbound = self._decode(delivery)
+        except Untrusted:
+            return
+        reply = refusal_of(inbound, error)
+        now = time.time()
+        state = replace(state_of(inbound), state="dead", reason=error.message, reply=reply, updated_at=now)
+        recorded = await self._sessions.finish(state, entries_of(inbound, reply, now))
+        await self._sessions.settle(recorded, listed=inbound.history is None, title=inbound.text)
+        await self._publish(inbound, recorded.reply or reply, delivery, log_turn=False)
+
+    async def salvage(self, delivery: Delivery) -> bool:
+        try:
+            inbound = self._decode(delivery)
+        except Untrusted:
+            return False
+        state = await self._sessions.find(inbound.id)
+        if state is None or state.reply is None or state.state != "answered":
+            return False
+        await self._publish(inbound, state.reply, delivery)
+        return True
+
+    # -- steps ------------------------------------------------------------------------------------------------
+
+    def _decode(self, delivery: Delivery) -> Inbound:
+        try:
+            return _inbound.decode(delivery.data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Untrusted(f"{delivery.subject} seq {delivery.seq}: {error}", code="malformed") from None
+
+    async def _begin(self, inbound: Inbound, delivery: Delivery) -> Begun:
+        """Claim the request; hand it to the worker that has its conversation when that one lives."""
+        state, stateful = state_of(inbound), inbound.history is None
+        if REQUEUED in delivery.headers:
+            await self._sessions.reopen(state, delivery.headers[REQUEUED])
+        for _ in range(PUBLISH_ATTEMPTS):
+            begun = await self._sessions.begin(state, self._worker, stateful=stateful)
+            if not begun.owner:
+                return begun
+            answer = await self._offer(begun.owner, delivery)
+            if answer == b"taken":
+                raise HandedOver
+            if answer is None:
+                break
+            await asyncio.sleep(0.5)
+        return await self._sessions.begin(state, self._worker, stateful=stateful, force=True)
+
+    async def _offer(self, owner: str, delivery: Delivery) -> bytes | None:
+        """`taken`, `busy`, or None when that worker does not live any more."""
+        headers = {**delivery.headers, "Roost-Subject": delivery.subject, "Roost-Ack": delivery.ack_to}
+        try:
+            return await self._bus.request(subjects.take(owner), delivery.data, HAND_OVER_S, headers=headers)
+        except (Retryable, Disconnected):
+            return None
+
+    async def _infer(self, inbound: Inbound, begun: Begun, delivery: Delivery) -> Outbound:
+        """Run the model; pieces go out as they come, to whoever listens."""
+        started = time.time()
+        queued_ms = max(0.0, started - inbound.received_at) * 1000 if inbound.received_at else 0.0
+        job = job_of(inbound, begun.history, self._model)
+        subject = subjects.delta(inbound.id)
+        text, first_ms, finished = "", 0.0, Finished()
+        if inbound.stream:
+            await self._bus.send(subject, _encode(Delta(request=inbound.id, attempt=delivery.deliveries)))
+        async for piece in self._lane.run(job):
+            if piece.text:
+                if not text:
+                    first_ms = (time.time() - started) * 1000
+                if inbound.stream:
+                    delta = Delta(
+                        request=inbound.id, attempt=delivery.deliveries, at=len(text), text=piece.text
+                    )
+                    await self._bus.send(subject, _encode(delta))
+                text += piece.text
+            if piece.finished is not None:
+                finished = piece.finished
+        if finished.error is not None:
+            raise finished.error
+        timings = Timings(
+            queued_ms=round(queued_ms, 3),
+            first_token_ms=round(first_ms, 3),
+            total_ms=round((time.time() - started) * 1000, 3),
+        )
+        return reply_of(inbound, text, finished, self._lane.backend.version, timings)
+
+    async def _conclude(self, inbound: Inbound, begun: Begun, reply: Outbound, delivery: Delivery) -> None:
+        """Record, then publish: what is recorded first is what everybody gets."""
+        now = time.time()
+        entries = entries_of(inbound, reply, now)
+        drop = 0
+        if entries:
+            config = self._bus.config.sessions
+            drop = trim(begun.history, len(entries), sum(len(e.text) for e in entries), config)
+        state = replace(state_of(inbound), state="answered", reply=reply, updated_at=now)
+        recorded = await self._sessions.finish(state, entries, drop=drop)
+        await self._publish(inbound, recorded.reply or reply, delivery)
+        if inbound.history is None:
+            await self._sessions.settle(recorded, listed=True, title=inbound.text)
+
+    async def _publish(
+        self, inbound: Inbound, reply: Outbound, delivery: Delivery, *, log_turn: bool = True
+    ) -> None:
+        """Reply to OUTBOX and turn to TURNS, both stored before this returns; kept at while the bus is away."""
+        again = f".{delivery.headers[REQUEUED]}" if REQUEUED in delivery.headers else ""
+        turn = turn_of(inbound, reply, worker=self._worker, attempt=delivery.deliveries, finished_at=time.time())
+        for attempt in range(PUBLISH_ATTEMPTS):
+            try:
+                async with asyncio.TaskGroup() as both:
+                    out = subjects.outbox(reply.channel, reply.conversation)
+                    both.create_task(self._bus.publish(out, _encode(reply), id=f"{reply.id}{again}"))
+                    if log_turn:
+                        where = subjects.turn(reply.channel, reply.conversation)
+                        both.create_task(self._bus.publish(where, _encode(turn), id=f"turn-{reply.id}{again}"))
+                return
+            except* Retryable as errors:
+                log.warning("the reply to %s waits: %s", reply.id, errors.exceptions[0])
+                if attempt == PUBLISH_ATTEMPTS - 1:
+                    raise Retryable("the reply could not be stored", after_s=5.0, code="bus_unavailable") from None
+            await asyncio.sleep(min(2.0, 0.1 * 2**attempt))
+
+    def cancel(self, request: str) -> None:
+        self._lane.cancel(request)
+
+
+async def taken(bus: Bus, consumers: dict[str, Consumer], message: Message) -> None:
+    """Answer another worker's offer: take the delivery, with its acknowledgement, or say `busy`."""
+    headers = dict(message.headers)
+    subject, ack_to = headers.pop("Roost-Subject", ""), headers.pop("Roost-Ack", "")
+    parts = subject.split(".")
+    consumer = consumers.get(parts[2]) if len(parts) > 2 else None
+    if consumer is None or not ack_to.startswith("$JS.ACK."):
+        await bus.send(message.reply, b"busy")
+        return
+    if consumer.full:
+        await bus.send(message.reply, b"busy")
+        return
+    await consumer.receive(Delivery(bus, subject, message.data, headers, ack_to))
+    await bus.send(message.reply, b"taken")
