@@ -59,11 +59,10 @@ async def spawn(
         )
     except OSError as error:
         raise Retryable(f"cannot start {name}: {error.strerror}") from None
-    try:
+    # without the note (the disk is full, it has ended already) the kernel still ends it with its supervisor
+    with contextlib.suppress(psutil.NoSuchProcess, OSError):
         created = psutil.Process(process.pid).create_time()
-    except psutil.NoSuchProcess:
-        return process
-    write_private(_pid_file(data, name), json.dumps({"pid": process.pid, "created": created}))
+        write_private(_pid_file(data, name), json.dumps({"pid": process.pid, "created": created}))
     return process
 
 
@@ -72,10 +71,10 @@ def forget(data: Path, name: str) -> None:
     _pid_file(data, name).unlink(missing_ok=True)
 
 
-async def end(process: asyncio.subprocess.Process, grace_s: float) -> None:
-    """SIGTERM, then SIGKILL after `grace_s`; returns when the process is gone. Cancelling kills at once."""
+async def end(process: asyncio.subprocess.Process, grace_s: float) -> bool:
+    """SIGTERM, then SIGKILL after `grace_s`; False when it had to be killed. Cancelling kills at once."""
     if process.returncode is not None:
-        return
+        return True
     try:
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(grace_s):
@@ -87,7 +86,10 @@ async def end(process: asyncio.subprocess.Process, grace_s: float) -> None:
             process.kill()
         if isinstance(error, asyncio.CancelledError):
             raise
+        await process.wait()
+        return False
     await process.wait()
+    return True
 
 
 def alive(pid: int, created: float) -> psutil.Process | None:

@@ -131,7 +131,7 @@ class Bus:
         With `wait`, a server that is not there yet is waited for up to `bus.connect_timeout_s`.
         """
         seed = endpoints.nats_seed
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"reconnect_time_wait": 0.25}
         if seed is not None:
             options["user_credentials" if seed.endswith(".creds") else "nkeys_seed"] = seed
         if endpoints.nats_ca or any(s.startswith("tls://") for s in endpoints.nats):
@@ -161,7 +161,6 @@ class Bus:
                         name=name,
                         allow_reconnect=True,
                         max_reconnect_attempts=-1,
-                        reconnect_time_wait=0.25,
                         connect_timeout=2,
                         ping_interval=20,
                         inbox_prefix=INBOX_PREFIX,

@@ -34,6 +34,7 @@ log = logging.getLogger("roost.sessions")
 
 SERVER_MIN = (6, 2)
 TITLE_CHARS = 80
+CONNECTIONS_MAX = 16
 _entry = msgspec.json.Decoder(Entry)
 _state = msgspec.json.Decoder(RequestState)
 _encode = msgspec.json.encode
@@ -76,9 +77,12 @@ class Sessions:
         if url.startswith("redis+cluster://"):
             client = RedisCluster.from_url(url.replace("redis+cluster://", "redis://", 1), **options)
         else:
+            # as many as can be of use at once; a burst of requests waits for one of them instead of opening more
+            pool = redis.BlockingConnectionPool
+            options["max_connections"], options["timeout"] = CONNECTIONS_MAX, config.timeout_s
             options["retry"] = Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=6)
             options["retry_on_error"] = [redis.ConnectionError, redis.TimeoutError]
-            client = redis.Redis.from_url(url, **options)
+            client = redis.Redis.from_pool(pool.from_url(url, **options))
         return cls(client, config, Envelope(data_key(data)))
 
     async def check(self) -> None:
@@ -133,27 +137,42 @@ class Sessions:
 
     # -- requests ---------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def _located(state: RequestState) -> bool:
+        """A request that is a conversation of its own is found by its id alone; others need a pointer."""
+        return state.conversation == state.id
+
+    async def _point(self, state: RequestState) -> None:
+        if not self._located(state):
+            at = f"roost:at:{state.channel}.{state.id}"
+            await self._redis.set(at, state.conversation, ex=self._config.request_age_s)
+
+    async def _at(self, channel: str, request: str) -> str:
+        """The conversation of a request."""
+        at = await self._redis.get(f"roost:at:{channel}.{request}")
+        return at.decode() if at is not None else request
+
     async def accept(self, state: RequestState, *, listed: bool) -> None:
         """Record an accepted request unless a worker was faster. `listed`: show it among the sender's open ones."""
-        slot = self._slot(state.channel, state.conversation)
-        key = f"{slot}:request:{state.id}"
+        key = f"{self._slot(state.channel, state.conversation)}:request:{state.id}"
         age = self._config.request_age_s
         async with self._errors():
-            await self._redis.set(f"roost:at:{state.id}", f"{state.channel}.{state.conversation}", ex=age)
+            await self._point(state)
             await self._accept(keys=[key], args=[self._envelope.seal(_encode(state), key), age])
             if listed:
                 people = self._people(state.channel, state.sender) + ":open"
                 await self._redis.zadd(people, {f"{state.conversation}.{state.id}": state.updated_at})
                 await self._redis.expire(people, age)
 
-    async def find(self, request: str) -> RequestState | None:
+    async def find(self, channel: str, request: str) -> RequestState | None:
         """The state of a request, or None when it is unknown or aged out."""
-        async with self._errors():
-            at = await self._redis.get(f"roost:at:{request}")
-            if at is None:
-                return None
-            channel, _, conversation = at.decode().partition(".")
-            return await self._read(channel, conversation, request)
+        found = await self._read(channel, request, request)
+        if found is None:
+            async with self._errors():
+                conversation = await self._at(channel, request)
+            if conversation != request:
+                found = await self._read(channel, conversation, request)
+        return found
 
     async def _read(self, channel: str, conversation: str, request: str) -> RequestState | None:
         key = f"{self._slot(channel, conversation)}:request:{request}"
@@ -167,15 +186,13 @@ class Sessions:
         state = _state.decode(plain)
         return msgspec.structs.replace(state, state=row[0].decode())
 
-    async def cancel(self, request: str) -> None:
+    async def cancel(self, channel: str, request: str) -> None:
         """Remember that a request is not wanted any more, for the worker that will begin it."""
         async with self._errors():
-            at = await self._redis.get(f"roost:at:{request}")
-            if at is not None:
-                channel, _, conversation = at.decode().partition(".")
-                key = f"{self._slot(channel, conversation)}:request:{request}"
-                await self._redis.hset(key, "cancel", "1")
-                await self._redis.expire(key, self._config.request_age_s)
+            conversation = await self._at(channel, request)
+            key = f"{self._slot(channel, conversation)}:request:{request}"
+            await self._redis.hset(key, "cancel", "1")
+            await self._redis.expire(key, self._config.request_age_s)
 
     async def begin(
         self, state: RequestState, worker: str, *, stateful: bool, force: bool = False
@@ -240,9 +257,7 @@ class Sessions:
     async def settle(self, state: RequestState, *, listed: bool, title: str = "") -> None:
         """After `finish`: lists of the sender. Losing this loses comfort, never an answer."""
         async with self._errors():
-            await self._redis.set(
-                f"roost:at:{state.id}", f"{state.channel}.{state.conversation}", ex=self._config.request_age_s
-            )
+            await self._point(state)
             if not listed:
                 return
             people = self._people(state.channel, state.sender)

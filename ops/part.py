@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ READY_FD = "ROOST_READY_FD"
 START_S = 1_800.0
 """Loading a large model from a slow disk takes minutes."""
 LAST_WORDS_S = 1.0
+LEAVE_S = 10.0
 
 
 class PartService:
@@ -74,7 +76,10 @@ class PartService:
         if facts.pop("state", "") == "ready":
             self.facts = facts
             return process
-        await child.end(process, self.stop_s)  # it closed its end of the pipe: it is ending
+        with contextlib.suppress(TimeoutError):  # it has failed and is ending; its exit code tells more than ours
+            async with asyncio.timeout(LEAVE_S):
+                await process.wait()
+        await child.end(process, self.stop_s)
         await self._talked()
         reason = facts.get("reason") or pump.last or f"ended with {process.returncode} before it was ready"
         if process.returncode == EXIT_CONFIG:

@@ -121,10 +121,12 @@ class Unit:
             return error.message, True
         except RoostError as error:
             return error.message, False
+        except OSError as error:  # a full disk, too many processes: may pass
+            return str(error), False
         finally:
             stopped.cancel()
             starting.cancel()
-            with contextlib.suppress(asyncio.CancelledError, RoostError):
+            with contextlib.suppress(asyncio.CancelledError, RoostError, OSError):
                 await starting
         since = time.monotonic()
         self._set("ready")
@@ -145,7 +147,8 @@ class Unit:
                     return f"ended {how(process.returncode)}{self.service.epitaph()}"
                 if told.done():
                     self._set("draining")
-                    await child.end(process, self.service.stop_s)
+                    if not await child.end(process, self.service.stop_s):
+                        self._set("draining", f"did not end within {self.service.stop_s:.0f} s and was killed")
                     return ""
                 try:
                     await self.service.ping()

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -172,7 +172,7 @@ class Supervisor:
         except OSError as error:
             say(f"{state_file(self.data)}: {error.strerror}")
         news = (state.state, state.reason)
-        if self._told.get(state.name) == news or self.stopping.is_set():
+        if self._told.get(state.name) == news:
             return
         before = self._told.get(state.name)
         self._told[state.name] = news
@@ -181,7 +181,7 @@ class Supervisor:
             if state.name in self.commands:
                 say(f"{state.name} is tried again when {self.path} changes")
         elif state.reason:
-            say(f"{state.name}: {state.reason}; starting it again")
+            say(f"{state.name}: {state.reason}{'' if self.stopping.is_set() else '; starting it again'}")
         elif state.state == "ready" and before is not None and state.restarts:
             say(f"{state.name} is ready again")
 
@@ -199,7 +199,11 @@ class Supervisor:
         """Make `config` the one that parts run with, and start those that it concerns anew."""
         # the servers run as they were started; what was changed about them waits for the next start
         self.config = replace(config, bus=self.config.bus, sessions=self.config.sessions)
-        write_private(running_file(self.data), msgspec.json.encode(self.config))
+        try:
+            write_private(running_file(self.data), msgspec.json.encode(self.config))
+        except OSError as error:
+            say(f"{running_file(self.data)}: {error.strerror}; the parts go on with the old configuration")
+            return
         failed = {name for name in self.parts if self.units[name].state.state == "failed"}
         for name in self.parts:
             self.parts[name].stop_s = self.config.limits.drain_s + STOP_MARGIN_S
@@ -224,12 +228,10 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def main(
-    path: Path, data: Path, *, commands: Commands | None = None, config_of: Callable[[Path], Config] = load
-) -> int:
-    """Run until told to stop; raises `RoostError` for what prevents the start."""
+def main(path: Path, data: Path, *, commands: Commands | None = None) -> int:
+    """Run until told to stop; raises `RoostError` for what prevents the start. `commands`: other parts, for tests."""
     path, data = path.resolve(), data.resolve()
-    config = config_of(path)
+    config = load(path)
     held = lock(data)
     try:
         for name in (run_file(data), state_file(data)):

@@ -13,7 +13,7 @@ from workers import Backend, BackendSettings, Finished, Job
 class EchoBackend(Backend):
     """Yields the newest message word by word, at the speed of an imagined model."""
 
-    class Settings(BackendSettings):
+    class Settings(BackendSettings, frozen=True):
         """Both in milliseconds: before the first word, and before each further one."""
 
         delay_ms: float = 0.0

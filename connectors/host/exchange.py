@@ -32,7 +32,8 @@ _delta = msgspec.json.Decoder(Delta)
 class Exchange:
     """One request and its waiting client; see `connectors.Exchange`."""
 
-    def __init__(self, owner: Exchanges, accepted: Accepted, timeout_s: float) -> None:
+    def __init__(self, owner: Exchanges, channel: str, accepted: Accepted, timeout_s: float) -> None:
+        self.channel = channel
         self.accepted = accepted
         self._owner = owner
         self._timeout_s = timeout_s
@@ -71,7 +72,7 @@ class Exchange:
             raise self._late() from None
 
     async def cancel(self) -> None:
-        await self._owner.cancel(self.accepted.request)
+        await self._owner.cancel(self.channel, self.accepted.request)
 
     async def aclose(self) -> None:
         await self._owner.close(self)
@@ -103,11 +104,11 @@ class Exchanges:
         return sum(len(group) for group in self._open.values())
 
     async def ask(
-        self, request: str, inbound: Inbound, emit: Callable[[Inbound, str], Awaitable[Accepted]]
+        self, channel: str, request: str, inbound: Inbound, emit: Callable[[Inbound, str], Awaitable[Accepted]]
     ) -> Exchange:
         """Follow `request` from before it is stored, then store it."""
         placeholder = Accepted(request=request, conversation="", model="")
-        exchange = await self._start(placeholder, stream=inbound.stream)
+        exchange = await self._start(channel, placeholder, stream=inbound.stream)
         try:
             exchange.accepted = await emit(inbound, request)
         except BaseException:
@@ -119,9 +120,9 @@ class Exchanges:
             bisect.insort(self._seqs[exchange.accepted.model], exchange.accepted.seq)
         return exchange
 
-    async def follow(self, accepted: Accepted, *, stream: bool) -> Exchange:
+    async def follow(self, channel: str, accepted: Accepted, *, stream: bool) -> Exchange:
         """Follow a request that was accepted before."""
-        exchange = await self._start(accepted, stream=stream)
+        exchange = await self._start(channel, accepted, stream=stream)
         if accepted.reply is not None:
             exchange.put(accepted.reply)
         else:
@@ -129,8 +130,8 @@ class Exchanges:
             bisect.insort(self._seqs[accepted.model], accepted.seq)
         return exchange
 
-    async def _start(self, accepted: Accepted, *, stream: bool) -> Exchange:
-        exchange = Exchange(self, accepted, self._timeout_s)
+    async def _start(self, channel: str, accepted: Accepted, *, stream: bool) -> Exchange:
+        exchange = Exchange(self, channel, accepted, self._timeout_s)
         self._open[accepted.request].add(exchange)
         if stream:
 
@@ -155,9 +156,9 @@ class Exchanges:
             subscription, exchange._subscription = exchange._subscription, None
             await subscription.close()
 
-    async def cancel(self, request: str) -> None:
+    async def cancel(self, channel: str, request: str) -> None:
         """Mark it for whoever begins it, and tell whoever runs it."""
-        await self._sessions.cancel(request)
+        await self._sessions.cancel(channel, request)
         await self._bus.send(subjects.cancel(request), b"")
 
     def resolve(self, reply: Outbound) -> bool:
@@ -203,7 +204,7 @@ class Exchanges:
             silent = [e for e in group if not e._answer.done() and now - e.heard > LOOK_UP_AFTER_S]
             if not silent:
                 continue
-            state = await self._sessions.find(request)
+            state = await self._sessions.find(silent[0].channel, request)
             for exchange in silent:
                 exchange.heard = now
                 if state is not None and state.reply is not None and state.state in ("answered", "dead"):

@@ -81,7 +81,7 @@ class Gateway:
     async def ask(self, inbound: Inbound) -> Exchange:
         assert self.ingress is not None, "the gateway opens its door before connectors run"
         request = request_token(self.name, inbound.id)
-        return await self._shared.exchanges.ask(request, inbound, self.ingress.emit)
+        return await self._shared.exchanges.ask(self.name, request, inbound, self.ingress.emit)
 
     async def follow(self, request: str, *, stream: bool = True) -> Exchange | None:
         state = await self.state(request)
@@ -96,13 +96,13 @@ class Gateway:
             reply=state.reply,
             seq=state.seq,
         )
-        return await self._shared.exchanges.follow(accepted, stream=stream)
+        return await self._shared.exchanges.follow(self.name, accepted, stream=stream)
 
     async def state(self, request: str) -> RequestState | None:
-        state = await self._sessions.find(request)
+        state = await self._sessions.find(self.name, request)
         if state is None:
-            state = await self._sessions.find(request_token(self.name, request))
-        if state is None or state.channel != self.name:
+            state = await self._sessions.find(self.name, request_token(self.name, request))
+        if state is None:
             return None
         if state.state == "queued" and state.seq:
             state = replace(state, place=await place_of(self.bus, state.model, state.seq))
@@ -112,7 +112,7 @@ class Gateway:
         state = await self.state(request)
         if state is None:
             raise Rejected("there is no such request", code="not_found")
-        await self._shared.exchanges.cancel(state.id)
+        await self._shared.exchanges.cancel(self.name, state.id)
 
     def models(self) -> Sequence[ModelStatus]:
         return self._shared.catalogue.rows()

@@ -6,10 +6,13 @@ id, and the same id is stored and answered once.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import msgspec
 from msgspec.structs import replace
@@ -33,14 +36,33 @@ CONVERSATION = re.compile(r"[a-z2-7]{26}")
 
 def conversation_token(channel: str, conversation: str) -> str:
     """The token of a platform's conversation id; a token stays itself."""
-    if CONVERSATION.fullmatch(conversation):
-        return conversation
-    return token(channel, conversation or secrets.token_hex(16))
+    return conversation if CONVERSATION.fullmatch(conversation) else token(channel, conversation)
 
 
 def request_token(channel: str, id_: str) -> str:
     """The request id that a platform's message id stands for; without one, a new one."""
     return token(channel, id_ or secrets.token_hex(16))
+
+
+class Turnstile:
+    """Lets the messages of one conversation through one by one, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def of(self, conversation: str) -> AsyncIterator[None]:
+        lock, waiting = self._locks.get(conversation) or (asyncio.Lock(), 0)
+        self._locks[conversation] = (lock, waiting + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, waiting = self._locks[conversation]
+            if waiting == 1:
+                del self._locks[conversation]
+            else:
+                self._locks[conversation] = (lock, waiting - 1)
 
 
 class Ingress:
@@ -62,6 +84,7 @@ class Ingress:
         self._capabilities = capabilities
         self._metrics = metrics
         self.meter = Meter(config.limits)
+        self._turnstile = Turnstile()
 
     async def emit(self, inbound: Inbound, request: str = "") -> Accepted:
         """Check, route and store one message; see `connectors.Emit`. `request` is its token, if already made."""
@@ -76,6 +99,15 @@ class Ingress:
         if not self._capabilities.authenticates and inbound.sender.id not in self._connector.allow:
             raise Rejected("this sender is not known here; the owner can allow it in `allow`", code="forbidden")
         check_message(inbound, self._config.limits)
+        if inbound.history is not None:
+            return await self._admit(inbound, request, request)
+        conversation = conversation_token(name, inbound.conversation)
+        async with self._turnstile.of(conversation):
+            return await self._admit(inbound, request, conversation)
+
+    async def _admit(self, inbound: Inbound, request: str, conversation: str) -> Accepted:
+        """Store what is new. A request that brings its own history, or has none, is a conversation of its own."""
+        name = self._connector.name
         if inbound.id and (known := await self._known(request)) is not None:
             return known
         self.meter.admit(inbound.sender.id, time.monotonic())
@@ -83,7 +115,7 @@ class Ingress:
             inbound,
             id=request,
             channel=name,
-            conversation=conversation_token(name, inbound.conversation),
+            conversation=conversation,
             model=route(inbound.model, self._connector.model, self._config.models),
             received_at=time.time(),
         )
@@ -91,7 +123,7 @@ class Ingress:
 
     async def _known(self, request: str) -> Accepted | None:
         """What became of the same id when it came before."""
-        state = await self._sessions.find(request)
+        state = await self._sessions.find(self._connector.name, request)
         if state is None:
             return None
         return Accepted(

@@ -59,11 +59,15 @@ class Metrics:
             "roost_queued_seconds", "Waiting in the queue", ["model"], buckets=SECONDS, registry=registry
         )
         self._first = Histogram(
-            "roost_first_token_seconds", "From acceptance to the first token", ["model"],
+            "roost_first_token_seconds", "From the start of the work to the first token", ["model"],
             buckets=SECONDS, registry=registry,
         )  # fmt: skip
         self._total = Histogram(
-            "roost_answer_seconds", "From acceptance to the last token", ["model"], buckets=SECONDS, registry=registry
+            "roost_answer_seconds",
+            "From the start of the work to the last token",
+            ["model"],
+            buckets=SECONDS,
+            registry=registry,
         )
 
     def accepted(self, channel: str) -> None:

@@ -166,6 +166,7 @@ def completion_inbound(request: CompletionRequest, *, id: str, conversation: str
         conversation=conversation,
         sender=Sender(id=_sender(key, request.user), name=request.user or key),
         text=prompt,
+        history=(),  # a request of its own: no session is read or written
         kind="completion",
         model=request.model or "",
         sampling=_sampling(request, request.max_tokens),
@@ -225,7 +226,7 @@ def _sampling(request: ChatRequest | CompletionRequest, max_tokens: int | None) 
         top_k=request.top_k,
         min_p=request.min_p,
         repeat_penalty=request.repeat_penalty,
-        seed=request.seed,
+        seed=None if request.seed is None else request.seed % 2**32,  # OpenAI's seeds have 64 bits, engines take 32
         stop=tuple(s for s in stop if s),
         ignore_eos=bool(request.ignore_eos),
     )

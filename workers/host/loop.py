@@ -80,7 +80,8 @@ class ModelLoop(Handler):
         now = time.time()
         state = replace(state_of(inbound), state="dead", reason=error.message, reply=reply, updated_at=now)
         recorded = await self._sessions.finish(state, entries_of(inbound, reply, now))
-        await self._sessions.settle(recorded, listed=inbound.history is None, title=inbound.text)
+        if inbound.history is None:
+            await self._sessions.settle(recorded, listed=True, title=inbound.text)
         await self._publish(inbound, recorded.reply or reply, delivery, log_turn=False)
 
     async def salvage(self, delivery: Delivery) -> bool:
@@ -88,7 +89,7 @@ class ModelLoop(Handler):
             inbound = self._decode(delivery)
         except Untrusted:
             return False
-        state = await self._sessions.find(inbound.id)
+        state = await self._sessions.find(inbound.channel, inbound.id)
         if state is None or state.reply is None or state.state != "answered":
             return False
         await self._publish(inbound, state.reply, delivery)

@@ -29,8 +29,6 @@ STEP_S = 0.06
 """What a step should take while generations run: their readers see a gap of this length, and a cancel waits for it."""
 QUIET_STEP_S = 0.12
 """The same when only prompts are computed; larger batches are a little more efficient."""
-WAIT_FOR_TOKENS = 16
-"""A prompt waits for another one that is just computing at least so many tokens that both begin with."""
 GROWTH_TOKENS = 64
 """Cells kept free for each running answer when a new request is let in."""
 IDLE_STEPS_MAX = 4_000
@@ -102,6 +100,11 @@ class Engine:
     def busy(self) -> bool:
         return bool(self._waiting or self._running)
 
+    @property
+    def cells_used(self) -> int:
+        """Cells in use by running and idle conversations."""
+        return self._tree.cells
+
     def warm_up(self, tokens: array[int]) -> None:
         """Compute a token, so that weights are in memory and the pace is known before the first request."""
         for _ in range(2):
@@ -155,7 +158,7 @@ class Engine:
             self._running.append(r)
 
     def _soon_shared(self, r: _Running) -> bool:
-        """Whether a running prompt is about to compute what `r` could then take over."""
+        """Whether a running prompt is about to compute what `r` could take over; waiting beats doing it twice."""
         if not self._reuse:
             return False
         soon = 0
@@ -165,7 +168,7 @@ class Engine:
                 if other.work.owner != r.work.owner:
                     n = min(n, other.work.operator, r.work.operator)
                 soon = max(soon, min(n, len(r.tokens) - 1))
-        return soon > WAIT_FOR_TOKENS and soon > self._match(r).length + WAIT_FOR_TOKENS
+        return soon > 0 and soon > self._match(r).length
 
     def _match(self, r: _Running) -> Match:
         return self._tree.match(r.tokens[:-1], r.work.owner) if self._reuse else Match()

@@ -1,7 +1,8 @@
 """What a GGUF file says about itself, checked before llama.cpp sees it. Pure: bytes in, a `Header` out.
 
 llama.cpp trusts sizes and counts in the file and may end the process over a bad one, so every length here has a
-bound and lies within the file. It does not look at the weights. The format: docs/gguf.md of ggml-org/ggml. What always holds: whatever the bytes are, the result is a `Header` or `Malformed`.
+bound and lies within the file. It does not look at the weights. The format: docs/gguf.md of ggml-org/ggml.
+What always holds: whatever the bytes are, the result is a `Header` or `Malformed`.
 """
 
 from __future__ import annotations

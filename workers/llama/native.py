@@ -129,7 +129,7 @@ class NativeModel:
         return text.decode("utf-8", "replace") if text else None
 
     def tokenise(self, text: str, *, special: bool = True, begin: bool = True) -> array[int]:
-        """Tokens of `text`. `special`: control tokens may be written by name; `begin`: with BOS if the model wants it."""
+        """Tokens of `text`. `special`: control tokens may be written by name; `begin`: with BOS, if wanted."""
         raw = text.encode("utf-8", "replace")
         tokens = array("i", bytes(4 * (len(raw) + 2)))
         target = (ctypes.c_int32 * len(tokens)).from_buffer(tokens)
@@ -290,7 +290,7 @@ class _Batch:
         self._want = np.zeros(size, dtype=np.int8)
         self._steps = np.arange(size, dtype=np.int32)
         self._seqs = self._seq.ctypes.data + 4 * np.arange(size, dtype=np.uint64)
-        self.struct = c.llama_batch()
+        self.struct = _new_batch()
         integers = ctypes.POINTER(ctypes.c_int32)
         self.struct.token = ctypes.cast(self._token.ctypes.data, integers)
         self.struct.pos = ctypes.cast(self._pos.ctypes.data, integers)
@@ -319,6 +319,10 @@ class _Batch:
             at = end
         self.struct.n_tokens = at
         return last
+
+
+def _new_batch() -> Any:
+    return c.llama_batch()
 
 
 def _reason(what: str) -> str:

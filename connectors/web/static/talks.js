@@ -114,7 +114,8 @@ function merge(of, talk, begun) {
     if (line.role === "user") Object.assign(exchange, { text: line.text, attachments: line.attachments });
     else {
       const { html, model, finish, notes, error, attachments } = line;
-      Object.assign(exchange, { html, answer: line.text, model, finish, notes, error, files: attachments });
+      Object.assign(exchange, { answer: line.text, model, finish, notes, error, files: attachments });
+      if (html.join() !== exchange.html.join()) exchange.html = html; // else what is selected stays selected
       exchange.status = "done";
     }
     exchange.at = line.at;

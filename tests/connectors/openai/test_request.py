@@ -48,6 +48,10 @@ def test_parameters_become_sampling() -> None:
     )  # fmt: skip
 
 
+def test_any_seed_of_64_bits_becomes_one_that_engines_take() -> None:
+    assert [inbound(seed=seed).sampling.seed for seed in (0, -1, 2**63 - 1)] == [0, 2**32 - 1, 2**32 - 1]
+
+
 def test_the_newer_name_of_the_token_limit_wins() -> None:
     assert inbound(max_tokens=5, max_completion_tokens=6).sampling.max_tokens == 6
 
@@ -163,7 +167,7 @@ def test_a_prompt_is_a_text_or_a_list_of_one() -> None:
         asked = completion_inbound(
             completion(json.dumps({"prompt": prompt, "max_tokens": 3}).encode()), id="i", conversation="c", key="k"
         )
-        assert (asked.kind, asked.text, asked.history) == ("completion", "once", None)
+        assert (asked.kind, asked.text, asked.history) == ("completion", "once", ())
         assert asked.sampling.max_tokens == 3
 
 

@@ -34,7 +34,8 @@ export class ExchangeView {
 
   /** Blocks from index `from` on have changed. */
   blocks(from) {
-    showBlocks(this.body, this.exchange.html, from);
+    this.html = this.exchange.html;
+    showBlocks(this.body, this.html, from);
     if (this.exchange.html.length > 0) this.progress.hidden = true;
   }
 
@@ -140,11 +141,12 @@ function remarks({ finish, notes, html, error }) {
 function trouble(error) {
   const title = el("strong");
   word(title, "text", "problem.title");
-  return el("div", { class: "problem", role: "alert" }, icon("alert"), el("span", {}, title, " ", problem(error)));
+  return el("div", { class: "problem", role: "alert" }, icon("alert"), el("div", {}, title, el("p", {}, problem(error))));
 }
 
-function facts({ model, usage, timings }) {
+function facts({ model, usage, timings, error }) {
   const parts = [];
+  if (error) return model;
   const number = (n, digits) => n.toLocaleString(language(), { maximumFractionDigits: digits });
   if (model) parts.push(model);
   if (usage?.completion_tokens) parts.push(t("answer.tokens", { n: number(usage.completion_tokens, 0) }));

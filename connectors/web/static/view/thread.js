@@ -61,7 +61,7 @@ export class ThreadView {
     if (!view) {
       view = new ExchangeView(exchange, () => talks.state.current);
       this.views.set(exchange, view);
-    } else if (view.body.children.length !== exchange.html.length) view.blocks(0);
+    } else if (view.html !== exchange.html) view.blocks(0);
     return view;
   }
 

@@ -1,0 +1,254 @@
+"""The step loop over a machine that checks every cell."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.message import Usage
+from machines import END, FakeMachine, next_token
+from workers import Finished, Piece
+from workers.llama.engine import QUIET_STEP_S, Engine, Work
+from workers.llama.machine import SamplerSpec
+
+
+def work(
+    request: str,
+    tokens: Sequence[int],
+    *,
+    operator: int = 0,
+    owner: str = "tenant a",
+    conversation: str = "",
+    reply_max: int = 8,
+    ban_end: bool = False,
+    stops: tuple[str, ...] = (),
+) -> Work:
+    return Work(
+        request=request,
+        tokens=array("i", tokens),
+        operator=operator,
+        owner=owner,
+        conversation=conversation or request,
+        sampler=SamplerSpec(ban_end=ban_end),
+        stops=stops,
+        reply_max=reply_max,
+    )
+
+
+def alone(w: Work) -> tuple[str, str]:
+    """The answer and its end that `w` must get, whoever is served beside it."""
+    history = list(w.tokens)
+    text = ""
+    for _ in range(w.reply_max):
+        token = next_token(history, w.sampler.ban_end)
+        if token == END:
+            return text, "stop"
+        history.append(token)
+        text += f"{token} "
+    return text, "length"
+
+
+class Answers:
+    """Collects pieces and checks that each request ends exactly once."""
+
+    def __init__(self) -> None:
+        self.text: dict[str, str] = {}
+        self.finished: dict[str, Finished] = {}
+
+    def take(self, pieces: Sequence[Piece]) -> None:
+        for piece in pieces:
+            assert piece.request not in self.finished
+            self.text[piece.request] = self.text.get(piece.request, "") + piece.text
+            if piece.finished is not None:
+                self.finished[piece.request] = piece.finished
+
+    def usage(self, request: str) -> Usage:
+        return self.finished[request].usage
+
+
+def run(engine: Engine, answers: Answers | None = None, steps_max: int = 2_000) -> Answers:
+    answers = answers or Answers()
+    for _ in range(steps_max):
+        if not engine.busy:
+            return answers
+        answers.take(engine.step())
+    raise AssertionError("the engine does not come to an end")
+
+
+tokens_of = st.lists(st.integers(1, 4), min_size=1, max_size=24)
+jobs_of = st.lists(
+    st.tuples(tokens_of, st.sampled_from("ab"), st.integers(0, 12), st.integers(1, 12), st.integers(0, 6)),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(jobs_of, st.integers(40, 80), st.integers(1, 16))
+def test_every_answer_is_what_it_would_be_alone(jobs: list[tuple[list[int], str, int, int, int]], cells: int, batch: int) -> None:
+    machine = FakeMachine(cells=cells, sequences=14, batch_max=max(batch, 12))
+    engine = Engine(machine)
+    answers, expected = Answers(), {}
+    for i, (tokens, tenant, operator, reply_max, pause) in enumerate(jobs):
+        w = work(str(i), tokens, operator=min(operator, len(tokens)), owner=tenant, conversation=tenant, reply_max=reply_max)
+        expected[str(i)] = alone(w)
+        engine.add(w)
+        for _ in range(pause):
+            answers.take(engine.step())
+    run(engine, answers)
+    assert {k: (answers.text[k], f.finish) for k, f in answers.finished.items()} == expected
+    assert machine.open_samplers == 0
+    assert machine.used == engine.cells_used
+
+
+def test_a_second_turn_computes_only_what_is_new() -> None:
+    engine = Engine(FakeMachine(cells=200))
+    first = work("1", [1, 2, 3, 4, 5, 6], reply_max=4, ban_end=True, conversation="c")
+    answers = run_all(engine, first)
+    said = [int(t) for t in answers.text["1"].split()]
+    engine.add(work("2", [1, 2, 3, 4, 5, 6, *said, 7, 8], conversation="c"))
+    run(engine, answers)
+    assert answers.usage("2").cached_tokens == 6 + len(said) - 1
+
+
+def run_all(engine: Engine, *works: Work) -> Answers:
+    for w in works:
+        engine.add(w)
+    return run(engine)
+
+
+def test_another_tenants_words_are_never_a_hit_but_the_operators_are() -> None:
+    engine = Engine(FakeMachine(cells=200))
+    tokens = list(range(1, 41))
+    answers = run_all(engine, work("1", tokens, operator=3, owner="tenant a"))
+    engine.add(work("2", tokens, operator=3, owner="tenant b"))
+    run(engine, answers)
+    engine.add(work("3", tokens, operator=3, owner="tenant a"))
+    run(engine, answers)
+    assert [answers.usage(r).cached_tokens for r in "123"] == [0, 3, 39]
+
+
+def test_requests_that_begin_alike_at_the_same_moment_compute_the_prefix_once() -> None:
+    machine = FakeMachine(cells=400, sequences=10, batch_max=12)
+    engine = Engine(machine)
+    prefix = list(range(1, 41))
+    run_all(engine, *(work(str(i), [*prefix, i + 1, 3], operator=40, owner=f"tenant {i}") for i in range(6)))
+    computed = sum(len(row.tokens) for batch in machine.batches for row in batch if row.start < 40)
+    assert computed <= 40 + 12
+
+
+def test_when_the_first_of_them_is_cancelled_the_next_takes_over() -> None:
+    engine = Engine(FakeMachine(cells=400, sequences=10, batch_max=12))
+    prefix = list(range(1, 41))
+    first, second = (work(str(i), [*prefix, i + 1], operator=40, owner=f"tenant {i}") for i in range(2))
+    engine.add(first)
+    engine.add(second)
+    answers = Answers()
+    answers.take(engine.step())
+    engine.cancel("0")
+    run(engine, answers)
+    assert answers.finished["0"].finish == "cancelled"
+    assert answers.text["1"] == alone(second)[0]
+    assert answers.usage("1").cached_tokens > 0
+
+
+def test_a_cancelled_request_ends_with_the_next_step_and_the_others_go_on() -> None:
+    engine = Engine(FakeMachine(cells=200))
+    works = [work(str(i), [i + 1, 2, 3], reply_max=30, ban_end=True) for i in range(3)]
+    for w in works:
+        engine.add(w)
+    answers = Answers()
+    for _ in range(5):
+        answers.take(engine.step())
+    engine.cancel("1")
+    pieces = engine.step()
+    assert [p.finished.finish for p in pieces if p.request == "1" and p.finished] == ["cancelled"]
+    answers.take(pieces)
+    run(engine, answers)
+    assert answers.text["0"] == alone(works[0])[0]
+    assert answers.text["2"] == alone(works[2])[0]
+
+
+def test_a_request_that_cannot_be_computed_fails_alone() -> None:
+    engine = Engine(FakeMachine(cells=200, bad=[49]))
+    good = work("good", [1, 2, 3], reply_max=6, ban_end=True)
+    bad = work("bad", [1, 2, 49, 3])
+    good_text = alone(good)[0]
+    assert "49 " not in good_text
+    answers = run_all(engine, good, bad)
+    assert answers.finished["bad"].finish == "error"
+    assert answers.finished["bad"].error is not None
+    assert answers.text["good"] == good_text
+
+
+@pytest.mark.parametrize("refusals", [1, 3])
+def test_a_context_without_cells_costs_time_but_no_answer(refusals: int) -> None:
+    machine = FakeMachine(cells=200)
+    engine = Engine(machine)
+    works = [work(str(i), [i + 1, 2, 3], reply_max=6) for i in range(4)]
+    for w in works:
+        engine.add(w)
+    answers = Answers()
+    answers.take(engine.step())
+    machine.refuse = refusals
+    run(engine, answers)
+    assert answers.text == {w.request: alone(w)[0] for w in works}
+
+
+def test_answers_get_their_token_in_every_step_while_a_long_prompt_is_computed() -> None:
+    machine = FakeMachine(cells=4_000, batch_max=64)
+    engine = Engine(machine)
+    engine.add(work("short", [1], reply_max=40, ban_end=True))
+    engine.step()
+    engine.add(work("long", [2] * 1_000))
+    for _ in range(20):
+        engine.step()
+        assert any(len(row.tokens) == 1 and row.seq == 0 for row in machine.batches[-1])
+
+
+def test_a_step_takes_no_more_of_a_prompt_than_fits_its_time() -> None:
+    machine = FakeMachine(cells=4_000, batch_max=512)
+    engine = Engine(machine, clock=lambda: 0.004 * machine.computed)  # a token takes 4 ms
+    engine.add(work("long", [2] * 900))
+    for _ in range(20):
+        engine.step()
+    sizes = [len(batch[0].tokens) for batch in machine.batches]
+    assert set(sizes[5:-1]) <= {int(QUIET_STEP_S / 0.004) - 1, int(QUIET_STEP_S / 0.004)}
+
+
+def test_without_reuse_nothing_stays_in_the_context() -> None:
+    machine = FakeMachine(cells=200)
+    engine = Engine(machine, reuse=False)
+    answers = run_all(engine, work("1", [1, 2, 3]), work("2", [1, 2, 3]))
+    assert machine.used == 0
+    assert answers.usage("2").cached_tokens == 0
+
+
+def test_an_answer_without_a_word_says_so() -> None:
+    tokens = next([n] for n in range(1, 500) if next_token([n]) == END)
+    answers = run_all(Engine(FakeMachine()), work("1", tokens))
+    assert answers.finished["1"].finish == "stop"
+    assert answers.finished["1"].notes
+
+
+def test_a_stop_string_ends_the_answer_and_is_not_part_of_it() -> None:
+    free = work("1", [1, 2], reply_max=8, ban_end=True)
+    words = alone(free)[0].split()
+    answers = run_all(Engine(FakeMachine()), work("1", [1, 2], reply_max=8, ban_end=True, stops=(f" {words[3]} ",)))
+    assert answers.text["1"] == alone(free)[0].partition(f" {words[3]} ")[0]
+    assert answers.finished["1"].finish == "stop"
+
+
+def test_idle_conversations_give_way_and_the_operators_prefix_stays_longest() -> None:
+    machine = FakeMachine(cells=64, sequences=12, batch_max=32)
+    engine = Engine(machine)
+    answers = Answers()
+    for i in range(20):
+        engine.add(work(str(i), [*range(1, 21), 21 + i, 3, 4, 5, 6, 7, 8, 9, 10], operator=20, owner=f"tenant {i}", reply_max=3))
+        run(engine, answers)
+    assert answers.usage("0").cached_tokens == 0
+    assert {answers.usage(str(i)).cached_tokens for i in range(1, 20)} == {20}
