@@ -39,7 +39,7 @@ async def fresh(js: JetStreamContext) -> None:
     """An empty work queue."""
     with suppress(nats.js.errors.NotFoundError):
         await js.delete_stream(STREAM)
-    await js.add_stream(name=STREAM, subjects=["bench.>"], retention="workqueue", storage="file")
+    await js.add_stream(name=STREAM, subjects=["bench.>"], retention="workqueue", storage="file", allow_direct=True)
 
 
 async def publish_bare(js: JetStreamContext, count: int) -> float:

@@ -81,7 +81,7 @@ def dotted(version: Version) -> str:
 def loopback(listen: str, place: str) -> tuple[str, int]:
     """`127.0.0.1:4222` → host and port (0: choose one); raises `ConfigError` for anything but loopback."""
     host, _, port = listen.rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
+    if not host or not port.isdigit() or int(port) > 65535:
         raise ConfigError(f"{place}: expected host:port such as 127.0.0.1:4222, got {listen!r}")
     if host not in LOOPBACK:
         remedy = "bus.servers" if place.startswith("bus") else "sessions.url"

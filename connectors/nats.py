@@ -14,14 +14,13 @@ import logging
 from typing import Any
 
 import msgspec
-from msgspec import Struct, field
-
 from bus import subjects
 from bus.client import Message
 from bus.service import error_headers, service
 from connectors import Accepted, Capabilities, Connector, Emit
+from schemas.ask import About, Ask, AskAttachment, Refusal, answer_of, told_of
 from schemas.errors import Rejected, RoostError
-from schemas.message import Attachment, Inbound, Outbound, Sampling, Sender
+from schemas.message import Attachment, Inbound, Outbound, Problem, Sampling, Sender
 
 log = logging.getLogger("roost.nats")
 
@@ -30,44 +29,6 @@ ASKS_AT_ONCE = 1_000
 RELAY_END_S = 2.0
 SENDER = "nats"
 _encode = msgspec.json.encode
-
-
-class AskAttachment(Struct, frozen=True, kw_only=True):
-    """A file with its bytes in base64."""
-
-    media_type: str
-    data: str
-    name: str = ""
-
-
-class Ask(Struct, frozen=True, kw_only=True):
-    """The request of `roost.ask`; unknown fields are ignored. See docs/speak-nats.md."""
-
-    text: str
-    v: int = 1
-    id: str = ""
-    conversation: str = ""
-    model: str = ""
-    kind: str = "chat"
-    system: str | None = None
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repeat_penalty: float | None = None
-    seed: int | None = None
-    stop: str | list[str] = field(default_factory=list)
-    ignore_eos: bool = False
-    stream: bool = False
-    attachments: list[AskAttachment] = field(default_factory=list)
-    user: str = ""
-
-
-class About(Struct, frozen=True):
-    """The request of `roost.ask.state` and `roost.ask.cancel`: the client's own id, or the `request` of an answer."""
-
-    id: str
 
 
 _ask = msgspec.json.Decoder(Ask)
@@ -82,25 +43,6 @@ def decode(decoder: msgspec.json.Decoder[Any], data: bytes) -> Any:
         raise Rejected(str(error).replace("`", ""), code="invalid_request") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Rejected(f"not valid JSON: {error}", code="invalid_json") from None
-
-
-def answer_of(reply: Outbound) -> dict[str, Any]:
-    """The wire form of an answer."""
-    body: dict[str, Any] = {"id": reply.reply.get("id") or reply.id, "request": reply.id, "model": reply.model}
-    if reply.error is not None:
-        return {**body, "error": {"code": reply.error.code, "message": reply.error.message}}
-    body |= {
-        "text": reply.text,
-        "version": reply.version,
-        "finish": reply.finish,
-        "usage": reply.usage,
-        "timings": reply.timings,
-    }
-    if reply.notes:
-        body["notes"] = reply.notes
-    if reply.attachments:
-        body["attachments"] = reply.attachments
-    return body
 
 
 class NatsConnector(Connector):
@@ -166,7 +108,7 @@ class NatsConnector(Connector):
 
     async def _refuse(self, message: Message, error: RoostError) -> None:
         if message.reply:
-            body = {"error": {"code": error.code, "message": error.message}}
+            body = Refusal(error=Problem(error.code, error.message))
             await self.host.bus.send(message.reply, _encode(body), headers=error_headers(error))
 
     async def _ask(self, message: Message) -> None:
@@ -212,14 +154,7 @@ class NatsConnector(Connector):
         state = await self.host.state(decode(_about, message.data).id)
         if state is None:
             raise Rejected("there is no such request", code="not_found")
-        body: dict[str, Any] = {"id": state.id, "state": state.state, "model": state.model}
-        if state.state == "queued":
-            body["place"] = state.place
-        if state.state == "dead":
-            body["reason"] = state.reason
-        if state.reply is not None:
-            body["reply"] = answer_of(state.reply)
-        await self.host.bus.send(message.reply, _encode(body))
+        await self.host.bus.send(message.reply, _encode(told_of(state)))
 
     async def _cancel(self, message: Message) -> None:
         await self.host.cancel(decode(_about, message.data).id)

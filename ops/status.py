@@ -6,24 +6,25 @@ The shape of `Status` is public: scripts read it as `roost status --json`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import psutil
 from msgspec import Struct
 
+from bus import subjects
+from bus.client import Bus, StreamInfo
 from bus.endpoints import resolve
+from bus.streams import TURNS
 from ops.state import SystemState, UnitState, read_state
 from schemas.config import Config
 from schemas.errors import RoostError
 from schemas.model import ModelStatus
 
-if TYPE_CHECKING:
-    from bus.client import Bus, StreamInfo
-
 BUS_TIMEOUT_S = 1.5
+CLOSE_TIMEOUT_S = 0.3
 """The answer comes within two seconds, also when the bus is down."""
 RATE_OVER_S = 60.0
 BEST_FIRST = ("ready", "loading", "unloading", "failed", "absent")
@@ -147,38 +148,41 @@ async def first_since(bus: Bus, stream: str, subject: str, since: float, last_se
     return low
 
 
-async def _from_bus(config: Config, data: Path) -> tuple[list[ModelStatus], dict[str, StreamInfo], dict[str, float]]:
-    from bus import subjects
-    from bus.client import Bus
-    from bus.streams import TURNS
+class _Seen:
+    """What the bus has told so far; what comes too late is missing, and the rest still counts."""
 
+    def __init__(self) -> None:
+        self.models: list[ModelStatus] = []
+        self.streams: dict[str, StreamInfo] = {}
+        self.rates: dict[str, float] = {}
+
+
+async def _ask_bus(config: Config, data: Path, seen: _Seen) -> None:
     bus = await Bus.connect(resolve(config, data), config, name="roost-status", wait=False)
     try:
-        rows, streams = await asyncio.gather(bus.table("MODELS").entries(), bus.stream_infos())
-        rates = {}
-        if TURNS in streams:
-            last = streams[TURNS].last_seq
+        rows, seen.streams = await asyncio.gather(bus.table("MODELS").entries(), bus.stream_infos())
+        seen.models = [msgspec.json.decode(raw, type=ModelStatus) for raw in rows.values()]
+        if TURNS in seen.streams:
+            last = seen.streams[TURNS].last_seq
             first = await first_since(bus, TURNS, subjects.TURNS_ALL, time.time() - RATE_OVER_S, last)
-            rates["turns_per_minute"] = float(last + 1 - first)
-        return [msgspec.json.decode(raw, type=ModelStatus) for raw in rows.values()], streams, rates
+            seen.rates["turns_per_minute"] = float(last + 1 - first)
     finally:
-        await bus.close()
+        with contextlib.suppress(TimeoutError):  # a bus that hangs would hold us for the time of its own limits
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await bus.close()
 
 
 async def status(config_path: Path, config: Config, data: Path) -> Status:
     """Look at everything; what does not answer in time is left out, with the reason in `problem`."""
     state = read_state(data)
-    models: list[ModelStatus] = []
-    streams: dict[str, StreamInfo] = {}
-    rates: dict[str, float] = {}
+    seen = _Seen()
     problem = "" if state else f"Roost is not running with data folder {data}; start it with `make up` or `roost up`"
     nats = ""
     try:
-        endpoints = resolve(config, data)
-        nats = ",".join(endpoints.nats)
+        nats = ",".join(resolve(config, data).nats)
         if state or config.bus.servers:
             async with asyncio.timeout(BUS_TIMEOUT_S):
-                models, streams, rates = await _from_bus(config, data)
+                await _ask_bus(config, data, seen)
     except TimeoutError:
         problem = f"the bus does not answer within {BUS_TIMEOUT_S} s"
     except RoostError as error:
@@ -197,9 +201,9 @@ async def status(config_path: Path, config: Config, data: Path) -> Status:
         started_at=state.started_at if state else 0.0,
         supervisor=_supervisor(state) if state else None,
         parts=parts,
-        models=tuple(model_rows(config, models)),
-        streams={name: StreamRow(info.messages, info.pending, info.bytes) for name, info in streams.items()},
-        rates=rates,
+        models=tuple(model_rows(config, seen.models)),
+        streams={name: StreamRow(info.messages, info.pending, info.bytes) for name, info in seen.streams.items()},
+        rates=seen.rates,
         problem=problem,
     )
 

@@ -42,7 +42,7 @@ Commands = Mapping[str, Sequence[str]]
 def lock(data: Path) -> TextIO:
     """Take the data folder for this process; raises `ConfigError` when another supervisor has it."""
     prepare(data)
-    file = (data / "run" / "lock").open("a+")
+    file = os.fdopen(os.open(data / "run" / "lock", os.O_RDWR | os.O_CREAT, 0o600), "r+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,3 +41,9 @@ def starter_model() -> Path:
     if not path.exists():
         missing(f"{path} does not exist; fetch it with `make model`")
     return path
+
+
+@pytest.fixture(autouse=True)
+def _quiet_reconnects() -> None:
+    """nats-py logs every refused connection with a traceback; a test that stops the server is full of them."""
+    logging.getLogger("nats").setLevel(logging.CRITICAL)

@@ -103,6 +103,10 @@ class RunningRoost:
                 raise AssertionError(f"not ready: {status}\n{self._log.read_text()[-3000:]}\n{self.logs()}")
             time.sleep(0.05)
 
+    def wait_back(self, part: str, killed: int, timeout_s: float = START_S) -> None:
+        """Wait until all parts are ready and `part` is another process than `killed`."""
+        until(lambda: self._state().get("ready") and self.pid(part) != killed, timeout_s, f"{part} is back")
+
     def _state(self) -> dict[str, Any]:
         with contextlib.suppress(OSError, ValueError):
             state = json.loads((self.data / "run" / "state.json").read_text())

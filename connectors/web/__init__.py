@@ -57,7 +57,7 @@ HEADERS = {
 class WebConnector(Connector):
     """Serves the page to one user, the owner."""
 
-    capabilities = Capabilities(authenticates=True)
+    capabilities = Capabilities(authenticates=True, repeatable=True)
 
     class Settings(ConnectorSettings, frozen=True):
         login_attempts_max: int = 10

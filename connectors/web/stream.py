@@ -195,8 +195,9 @@ class Feed:
                 async for piece in exchange:
                     if isinstance(piece, Outbound):
                         self._finish(answer, piece)
-                        return
-                    self._apply(answer, piece)
+                    else:
+                        self._apply(answer, piece)
+                return
             except (Retryable, Disconnected) as error:
                 log.info("following %s again: %s", request, error.message)
             except RoostError as error:

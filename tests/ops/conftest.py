@@ -122,7 +122,7 @@ def roost_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A whole Roost with the echo backend, as `roost up` starts it; shared by a module's tests."""
     folder = tmp_path_factory.mktemp("roost")
     config = folder / "config.yaml"
-    config.write_text(ECHO)
+    config.write_text(ECHO.replace("connectors:", "  - {name: slow, type: echo, delay_token_ms: 300}\nconnectors:"))
     running = Running([sys.executable, "-m", "ops.cli", "up"], config, folder / "data")
     try:
         yield running.ready()

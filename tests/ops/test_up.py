@@ -36,8 +36,10 @@ def test_each_killed_child_comes_back_and_the_servers_keep_their_ports(start: St
         before = running.part(name)
         os.kill(before["pid"], signal.SIGKILL)
         until(
-            lambda name=name, old=before["pid"]: running.part(name)["pid"] not in (0, old)  # type: ignore[misc]
-            and running.part(name)["state"] == "ready",
+            lambda name=name, old=before["pid"]: (
+                running.part(name)["pid"] not in (0, old)  # type: ignore[misc]
+                and running.part(name)["state"] == "ready"
+            ),
             f"{name} is ready again",
         )
         assert running.part(name)["restarts"] == 1

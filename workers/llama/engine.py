@@ -118,7 +118,9 @@ class Engine:
         self._waiting.append(_Running(work, self._order))
 
     def cancel(self, request: str) -> None:
-        self._cancelled.add(request)
+        """End a request with the next step; an unknown one is ignored."""
+        if any(r.work.request == request for r in (*self._waiting, *self._running)):
+            self._cancelled.add(request)
 
     def step(self) -> list[Piece]:
         """One batch at most; returns what it brought."""

@@ -3,7 +3,7 @@
 const NAMES = ["hello", "asked", "progress", "blocks", "final", "truncated", "deleted"];
 const BANNER_AFTER_MS = 1500;
 const HIDDEN_FOR_MS = 60_000;
-const AGAIN_MS = [500, 1000, 2000, 4000, 8000];
+const AGAIN_MS = [500, 1000, 2000, 4000];
 
 /**
  * `handlers` has a function for each event name, `lost()` and `refused()`; returns `{stop}`.

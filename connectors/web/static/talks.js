@@ -196,8 +196,7 @@ export const handlers = {
     for (const of of state.threads.values())
       if (of.exchanges.some((x) => x.status === "open" && x.request && !alive.has(x.request))) of.loaded = false;
     if (current && !current.fresh) load(current);
-    for (const of of state.threads.values())
-      for (const x of of.exchanges) if (x.status === "waiting") post(of, x);
+    resend();
     loadList();
     loadModels().catch(() => {});
   },
@@ -290,6 +289,16 @@ export function post(of, exchange) {
   );
 }
 
+const RESEND_MS = 4000;
+let resending = null;
+
+/** Send again what had no connection; the same ids keep anything from being asked twice. */
+function resend() {
+  clearTimeout(resending);
+  for (const of of state.threads.values()) for (const x of of.exchanges) if (x.status === "waiting") post(of, x);
+}
+addEventListener("online", resend);
+
 function queue(of, exchange, send) {
   byId.set(exchange.id, exchange);
   of.sends = of.sends.then(async () => {
@@ -301,6 +310,10 @@ function queue(of, exchange, send) {
     } catch (error) {
       exchange.status = error.code === "network" ? "waiting" : "failed";
       exchange.error = error;
+      if (exchange.status === "waiting") {
+        clearTimeout(resending);
+        resending = setTimeout(resend, RESEND_MS);
+      }
     }
     emit("exchange", { thread: now, exchange });
     emit("list");
@@ -359,5 +372,6 @@ export function reset() {
   state.threads.clear();
   byRequest.clear();
   byId.clear();
+  clearTimeout(resending);
   Object.assign(state, { list: [], current: null, models: [], linked: true });
 }

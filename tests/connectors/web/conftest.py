@@ -1,4 +1,4 @@
-"""A page to try: served by the in-memory gateway, or by a running Roost where `ROOST_TEST_URL` names one."""
+"""A page to try in a real browser, before a whole Roost or before the gateway in memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from contextlib import asynccontextmanager
 import pytest
 import pytest_asyncio
 from msgspec import Struct
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from connectors.host.http import HttpServer
 from connectors.web import WebConnector
 from schemas.config import HttpConfig
+from tests.conftest import missing
 from tests.connectors.web.double import DoubleHost, DoubleModel
+from tests.running import running
 
 CHROMIUM = "/usr/bin/chromium"
+WAIT_MS = 15_000
+"""Longer than anything takes on a busy machine; only a failing test waits for it."""
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -34,7 +38,7 @@ addEventListener("securitypolicyviolation", (e) => console.error("CSP:", e.viola
 
 
 class PageServer(Struct):
-    """A running page. Its model `fast` answers at once with the words of the text, `slow` takes its time with one slot."""
+    """A running page. Its model `fast` answers at once with the words of the text; `slow` has one slot and time."""
 
     url: str
     code: str
@@ -47,7 +51,7 @@ class PageServer(Struct):
 @asynccontextmanager
 async def double_server() -> AsyncIterator[PageServer]:
     """The connector on a port of its own over the double."""
-    models = [DoubleModel("fast"), DoubleModel("slow", slots=1, delay_s=0.04)]
+    models = [DoubleModel("fast"), DoubleModel("slow", slots=1, delay_s=0.02)]
     async with DoubleHost(models) as host:
         connector = WebConnector("web", WebConnector.Settings(), host)
         server = HttpServer(HttpConfig(listen="127.0.0.1:0"), connector.routes())
@@ -62,26 +66,21 @@ async def double_server() -> AsyncIterator[PageServer]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def page_server() -> AsyncIterator[PageServer]:
-    """What the browser tests talk to."""
-    if url := os.environ.get("ROOST_TEST_URL"):
-        yield PageServer(
-            url=url,
-            code=os.environ["ROOST_TEST_CODE"],
-            fast=os.environ.get("ROOST_TEST_FAST", "fast"),
-            slow=os.environ.get("ROOST_TEST_SLOW", "slow"),
-        )
+async def page_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PageServer]:
+    """What the browser tests talk to: a whole Roost, or the double where `ROOST_TEST_PAGE` is `double`."""
+    if os.environ.get("ROOST_TEST_PAGE") == "double":
+        async with double_server() as server:
+            yield server
         return
-    async with double_server() as server:
-        yield server
+    slow = {"name": "slow", "type": "echo", "slots": 1, "delay_token_ms": 20}
+    with running(tmp_path_factory.mktemp("page"), {"models": [{"name": "fast", "type": "echo"}, slow]}) as roost:
+        yield PageServer(url=roost.http, code=roost.code(), fast="fast", slow="slow")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     if not shutil.which(CHROMIUM):
-        if os.environ.get("ROOST_TEST_NO_SKIP") == "1":
-            pytest.fail(f"{CHROMIUM} is missing: apt-get install chromium")
-        pytest.skip(f"{CHROMIUM} is missing: apt-get install chromium")
+        missing(f"{CHROMIUM} does not exist; install it with `apt-get install chromium`")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
@@ -93,7 +92,8 @@ async def context(browser: Browser, page_server: PageServer) -> AsyncIterator[Br
     """A browser of its own; afterwards no script error, no breach of the policy and no other host were seen."""
     wrong: list[str] = []
     context = await browser.new_context(locale="en-GB", viewport={"width": 1200, "height": 800})
-    context.set_default_timeout(8_000)
+    context.set_default_timeout(WAIT_MS)
+    expect.set_options(timeout=WAIT_MS)
     await context.grant_permissions(["clipboard-read", "clipboard-write"])
     await context.add_init_script(WATCH)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.message import Usage
-from machines import END, FakeMachine, next_token
+from tests.workers.llama.machines import END, FakeMachine, next_token
 from workers import Finished, Piece
 from workers.llama.engine import QUIET_STEP_S, Engine, Work
 from workers.llama.machine import SamplerSpec
@@ -89,12 +89,16 @@ jobs_of = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(jobs_of, st.integers(40, 80), st.integers(1, 16))
-def test_every_answer_is_what_it_would_be_alone(jobs: list[tuple[list[int], str, int, int, int]], cells: int, batch: int) -> None:
+def test_every_answer_is_what_it_would_be_alone(
+    jobs: list[tuple[list[int], str, int, int, int]], cells: int, batch: int
+) -> None:
     machine = FakeMachine(cells=cells, sequences=14, batch_max=max(batch, 12))
     engine = Engine(machine)
     answers, expected = Answers(), {}
     for i, (tokens, tenant, operator, reply_max, pause) in enumerate(jobs):
-        w = work(str(i), tokens, operator=min(operator, len(tokens)), owner=tenant, conversation=tenant, reply_max=reply_max)
+        w = work(
+            str(i), tokens, operator=min(operator, len(tokens)), owner=tenant, conversation=tenant, reply_max=reply_max
+        )
         expected[str(i)] = alone(w)
         engine.add(w)
         for _ in range(pause):
@@ -248,7 +252,11 @@ def test_idle_conversations_give_way_and_the_operators_prefix_stays_longest() ->
     engine = Engine(machine)
     answers = Answers()
     for i in range(20):
-        engine.add(work(str(i), [*range(1, 21), 21 + i, 3, 4, 5, 6, 7, 8, 9, 10], operator=20, owner=f"tenant {i}", reply_max=3))
+        engine.add(
+            work(
+                str(i), [*range(1, 21), 21 + i, 3, 4, 5, 6, 7, 8, 9, 10], operator=20, owner=f"tenant {i}", reply_max=3
+            )
+        )
         run(engine, answers)
     assert answers.usage("0").cached_tokens == 0
     assert {answers.usage(str(i)).cached_tokens for i in range(1, 20)} == {20}

@@ -84,10 +84,11 @@ export class ExchangeView {
     this.progress.hidden = !waiting;
     if (!waiting) return;
     const queued = state === "queued";
+    const kind = !queued ? "unseen" : place ? "place" : "place late"; // without a place it is about to begin
     const dots = el("span", { class: "dots", "aria-hidden": "true" }, el("i"), el("i"), el("i"));
     const text = queued ? placeInQueue(place) : t("thinking");
-    this.progress.replaceChildren(dots, el("span", { class: queued ? "place" : "unseen", role: "status" }, text));
-    if (queued) this.progress.append(button("cancel", () => talks.cancel(this.exchange)));
+    this.progress.replaceChildren(dots, el("span", { class: kind, role: "status" }, text));
+    if (queued && place) this.progress.append(button("cancel", () => talks.cancel(this.exchange)));
   }
 
   /** Under the answer: what went wrong, notes, buttons, and how it was made. */
@@ -104,7 +105,8 @@ export class ExchangeView {
     }
     if (this.last) {
       const again = () => talks.retry(this.owner(), exchange);
-      tools.append(iconButton("retry", "answer.retry", again, { class: "icon small" }));
+      const plain = iconButton("retry", "answer.retry", again, { class: "icon small" });
+      tools.append(exchange.error ? button("answer.retry", again) : plain);
     }
     const made = facts(exchange);
     if (made) tools.append(el("span", { class: "facts" }, made));
