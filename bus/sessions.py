@@ -152,17 +152,16 @@ class Sessions:
         at = await self._redis.get(f"roost:at:{channel}.{request}")
         return at.decode() if at is not None else request
 
-    async def accept(self, state: RequestState, *, listed: bool) -> None:
-        """Record an accepted request unless a worker was faster. `listed`: show it among the sender's open ones."""
+    async def accept(self, state: RequestState) -> None:
+        """Record an accepted request unless a worker was faster, and list it among its sender's open ones."""
         key = f"{self._slot(state.channel, state.conversation)}:request:{state.id}"
         age = self._config.request_age_s
         async with self._errors():
             await self._point(state)
             await self._accept(keys=[key], args=[self._envelope.seal(_encode(state), key), age])
-            if listed:
-                people = self._people(state.channel, state.sender) + ":open"
-                await self._redis.zadd(people, {f"{state.conversation}.{state.id}": state.updated_at})
-                await self._redis.expire(people, age)
+            people = self._people(state.channel, state.sender) + ":open"
+            await self._redis.zadd(people, {f"{state.conversation}.{state.id}": state.updated_at})
+            await self._redis.expire(people, age)
 
     async def find(self, channel: str, request: str) -> RequestState | None:
         """The state of a request, or None when it is unknown or aged out."""
@@ -254,12 +253,10 @@ class Sessions:
                 return _state.decode(plain)
         return state
 
-    async def settle(self, state: RequestState, *, listed: bool, title: str = "") -> None:
+    async def settle(self, state: RequestState, *, title: str = "") -> None:
         """After `finish`: lists of the sender. Losing this loses comfort, never an answer."""
         async with self._errors():
             await self._point(state)
-            if not listed:
-                return
             people = self._people(state.channel, state.sender)
             pipe = self._redis.pipeline(transaction=False)
             pipe.zrem(f"{people}:open", f"{state.conversation}.{state.id}")
@@ -337,10 +334,13 @@ class Sessions:
         async with self._errors():
             return bool(await self._redis.exists(f"roost:sent:{request}"))
 
-    async def mark_sent(self, request: str) -> None:
-        """Remember that the platform has confirmed the answer."""
+    async def mark_sent(self, marks: Sequence[str]) -> None:
+        """Remember that the platform has confirmed these answers."""
         async with self._errors():
-            await self._redis.set(f"roost:sent:{request}", int(time.time()), ex=self._config.request_age_s)
+            pipe = self._redis.pipeline(transaction=False)
+            for mark in marks:
+                pipe.set(f"roost:sent:{mark}", int(time.time()), ex=self._config.request_age_s)
+            await pipe.execute()
 
 
 def trim(entries: Sequence[Entry], added: int, added_chars: int, config: SessionConfig) -> int:

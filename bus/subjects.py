@@ -26,7 +26,8 @@ def _tokens(*parts: str) -> str:
 
 
 def inbox(model: str, channel: str, conversation: str) -> str:
-    return f"roost.in.{_tokens(model, channel, conversation)}"
+    """`*` for the model stands for any."""
+    return f"roost.in.{'*' if model == '*' else _tokens(model)}.{_tokens(channel, conversation)}"
 
 
 def inbox_of_model(model: str) -> str:

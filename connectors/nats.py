@@ -14,6 +14,7 @@ import logging
 from typing import Any
 
 import msgspec
+
 from bus import subjects
 from bus.client import Message
 from bus.service import error_headers, service
@@ -29,8 +30,6 @@ ASKS_AT_ONCE = 1_000
 RELAY_END_S = 2.0
 SENDER = "nats"
 _encode = msgspec.json.encode
-
-
 _ask = msgspec.json.Decoder(Ask)
 _about = msgspec.json.Decoder(About)
 
@@ -65,19 +64,14 @@ class NatsConnector(Connector):
 
             return start
 
-        async with asyncio.TaskGroup() as self._tasks:
-            async with service(
-                self.host.bus,
-                "roost",
-                VERSION,
-                "Ask the models of this house",
-                {
-                    "ask": (subjects.ASK, each(self._ask)),
-                    "state": (subjects.ASK_STATE, each(self._state)),
-                    "cancel": (subjects.ASK_CANCEL, each(self._cancel)),
-                },
-            ):
-                await asyncio.Event().wait()
+        endpoints = {
+            "ask": (subjects.ASK, each(self._ask)),
+            "state": (subjects.ASK_STATE, each(self._state)),
+            "cancel": (subjects.ASK_CANCEL, each(self._cancel)),
+        }
+        about = "Ask the models of this house"
+        async with asyncio.TaskGroup() as self._tasks, service(self.host.bus, "roost", VERSION, about, endpoints):
+            await asyncio.Event().wait()
 
     async def send(self, message: Outbound) -> None:
         subject = message.reply.get("subject", "")

@@ -77,7 +77,7 @@ class Told(Struct, frozen=True, omit_defaults=True, kw_only=True):
     state: State
     model: str
     v: int = 1
-    place: int | None | UnsetType = UNSET
+    place: int | UnsetType | None = UNSET
     reason: str | UnsetType = UNSET
     reply: Answer | UnsetType = UNSET
 

@@ -163,11 +163,11 @@ class Config(Strict):
     """Language of sentences to senders whose own is unknown: `en` or `zh`."""
 
 
-class BackendSettings(Strict):
+class BackendSettings(Strict, frozen=True):
     """Base of a backend's settings."""
 
 
-class ConnectorSettings(Strict):
+class ConnectorSettings(Strict, frozen=True):
     """Base of a connector's settings."""
 
 

@@ -7,7 +7,9 @@ same id, and platforms that know idempotent sending drop it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import OrderedDict
 
 import msgspec
 from msgspec.structs import replace
@@ -20,12 +22,57 @@ from connectors.host.admit import Meter
 from connectors.host.exchange import Exchanges
 from connectors.host.metrics import Metrics
 from connectors.host.split import split
-from schemas.errors import Untrusted
+from schemas.errors import Retryable, Untrusted
 from schemas.message import Outbound
 
 log = logging.getLogger("roost.egress")
 
 _outbound = msgspec.json.Decoder(Outbound)
+
+
+class Sent:
+    """What was sent: known here at once, written to the sessions server in batches, a moment later.
+
+    The note is needed only when an acknowledgement was lost, with this process (the note of the last moment is lost
+    with it, as the confirmation would have been) or with the bus (this process still knows).
+    """
+
+    REMEMBERED = 20_000
+    WRITE_EVERY_S = 0.02
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._unwritten: list[str] = []
+
+    def add(self, mark: str) -> None:
+        self._known[mark] = None
+        self._unwritten.append(mark)
+        if len(self._known) > self.REMEMBERED:
+            self._known.popitem(last=False)
+
+    async def has(self, mark: str) -> bool:
+        return mark in self._known or await self._sessions.was_sent(mark)
+
+    async def write(self) -> None:
+        """Write what has come together; kept for the next time when the server is away."""
+        marks, self._unwritten = self._unwritten, []
+        if not marks:
+            return
+        try:
+            await self._sessions.mark_sent(marks)
+        except Retryable as error:
+            log.warning("notes of %d sent answers wait: %s", len(marks), error.message)
+            self._unwritten = (marks + self._unwritten)[-self.REMEMBERED :]
+
+    async def run(self) -> None:
+        """Write until cancelled, and once more then."""
+        try:
+            while True:
+                await asyncio.sleep(self.WRITE_EVERY_S)
+                await self.write()
+        finally:
+            await self.write()
 
 
 class Egress(Handler):
@@ -34,10 +81,10 @@ class Egress(Handler):
     ordered = False  # one process delivers a channel; its own queues keep the order
 
     def __init__(
-        self, connector: Connector, sessions: Sessions, exchanges: Exchanges, meter: Meter, metrics: Metrics
+        self, connector: Connector, sent: Sent, exchanges: Exchanges, meter: Meter, metrics: Metrics
     ) -> None:
         self._connector = connector
-        self._sessions = sessions
+        self._sent = sent
         self._exchanges = exchanges
         self._meter = meter
         self._metrics = metrics
@@ -46,7 +93,7 @@ class Egress(Handler):
         reply = self._decode(delivery)
         mark = delivery.headers.get("Nats-Msg-Id", reply.id)
         capabilities = self._connector.capabilities
-        if delivery.deliveries > 1 and not capabilities.repeatable and await self._sessions.was_sent(mark):
+        if delivery.deliveries > 1 and not capabilities.repeatable and await self._sent.has(mark):
             return
         self._meter.closed(reply.id)
         self._exchanges.resolve(reply)
@@ -54,7 +101,7 @@ class Egress(Handler):
         for piece in pieces:
             await self._connector.send(replace(reply, text=piece) if len(pieces) > 1 else reply)
         if not capabilities.repeatable:
-            await self._sessions.mark_sent(mark)
+            self._sent.add(mark)
         self._metrics.answered(reply)
 
     def _decode(self, delivery: Delivery) -> Outbound:

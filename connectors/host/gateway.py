@@ -9,13 +9,15 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
+from bus import streams, subjects
 from bus.client import Bus
 from bus.crypto import secret_file
 from bus.keys import KeyRing
 from bus.sessions import Sessions
 from connectors import Accepted
+from connectors.host.egress import Sent
 from connectors.host.exchange import Exchange, Exchanges, place_of
-from connectors.host.ingress import Ingress, conversation_token, request_token
+from connectors.host.ingress import CONVERSATION, Ingress, conversation_token, queued, request_token
 from connectors.host.metrics import Metrics
 from schemas.config import Config
 from schemas.errors import Disconnected, Rejected, Retryable
@@ -23,6 +25,7 @@ from schemas.message import Attachment, Inbound, RequestState
 from schemas.model import ModelStatus
 from schemas.session import Entry, SessionInfo
 
+_inbound = msgspec.json.Decoder(Inbound)
 _status = msgspec.json.Decoder(ModelStatus)
 
 
@@ -99,14 +102,23 @@ class Gateway:
         return await self._shared.exchanges.follow(self.name, accepted, stream=stream)
 
     async def state(self, request: str) -> RequestState | None:
-        state = await self._sessions.find(self.name, request)
-        if state is None:
-            state = await self._sessions.find(self.name, request_token(self.name, request))
-        if state is None:
+        for token in dict.fromkeys((request, request_token(self.name, request))):
+            state = await self._sessions.find(self.name, token)
+            if state is None and (state := await self._stored(token)) is None:
+                state = await self._sessions.find(self.name, token)  # begun and finished in between
+            if state is None:
+                continue
+            if state.state == "queued" and state.seq:
+                state = replace(state, place=await place_of(self.bus, state.model, state.seq))
+            return state
+        return None
+
+    async def _stored(self, request: str) -> RequestState | None:
+        """The state of a request that is a conversation of its own and that nobody has begun: it lies in INBOX."""
+        if not CONVERSATION.fullmatch(request):
             return None
-        if state.state == "queued" and state.seq:
-            state = replace(state, place=await place_of(self.bus, state.model, state.seq))
-        return state
+        message = await self.bus.next(streams.INBOX, subjects.inbox("*", self.name, request), 1)
+        return None if message is None else queued(_inbound.decode(message.data), message.seq)
 
     async def cancel(self, request: str) -> None:
         state = await self.state(request)
@@ -154,6 +166,7 @@ class Shared:
 
     def __init__(self, bus: Bus, sessions: Sessions, config: Config) -> None:
         self.exchanges = Exchanges(bus, sessions)
+        self.sent = Sent(sessions)
         self.catalogue = Catalogue(bus, config)
         self.keys = KeyRing(bus)
         self.metrics = Metrics()

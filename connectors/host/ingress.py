@@ -144,21 +144,11 @@ class Ingress:
         except BaseException:
             self.meter.closed(message.id)
             raise
-        state = RequestState(
-            id=message.id,
-            state="queued",
-            channel=message.channel,
-            conversation=message.conversation,
-            model=message.model,
-            seq=stored.seq,
-            updated_at=message.received_at,
-            sender=message.sender.id,
-            asked=message.text,
-        )
-        try:
-            await self._sessions.accept(state, listed=message.history is None)
-        except Retryable as error:  # the message is stored: whoever answers it records it
-            log.warning("request %s is accepted but not listed yet: %s", message.id, error.message)
+        if message.history is None:  # others are found in INBOX by their id alone
+            try:
+                await self._sessions.accept(queued(message, stored.seq))
+            except Retryable as error:  # the message is stored: whoever answers it records it
+                log.warning("request %s is accepted but not listed yet: %s", message.id, error.message)
         self._metrics.accepted(message.channel)
         return Accepted(
             request=message.id,
@@ -167,3 +157,18 @@ class Ingress:
             duplicate=stored.duplicate,
             seq=stored.seq,
         )
+
+
+def queued(message: Inbound, seq: int) -> RequestState:
+    """The state of a message that INBOX holds at `seq`."""
+    return RequestState(
+        id=message.id,
+        state="queued",
+        channel=message.channel,
+        conversation=message.conversation,
+        model=message.model,
+        seq=seq,
+        updated_at=message.received_at,
+        sender=message.sender.id,
+        asked=message.text,
+    )

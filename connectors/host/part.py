@@ -32,7 +32,7 @@ class _Line:
         self.supervised = Supervised(self.connector, config.type, part.bus)
         self.emit = gateway.emit
         name, spec = streams.delivery_consumer(config.name, part.config.limits)
-        egress = Egress(self.connector, part.sessions, shared.exchanges, ingress.meter, shared.metrics)
+        egress = Egress(self.connector, shared.sent, shared.exchanges, ingress.meter, shared.metrics)
         self.consumer = Consumer(part.bus, streams.OUTBOX, name, spec, egress, slots=DELIVERIES_AT_ONCE)
 
 
@@ -60,7 +60,11 @@ async def _body(part: Part) -> None:
     server = HttpServer(part.config.http, routes, shared.metrics, part.config.limits.drain_s) if routes else None
     delivered = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
-        background = [tasks.create_task(_report(lines, shared)), tasks.create_task(shared.exchanges.watch())]
+        background = [
+            tasks.create_task(_report(lines, shared)),
+            tasks.create_task(shared.exchanges.watch()),
+            tasks.create_task(shared.sent.run()),
+        ]
         for line in lines:
             tasks.create_task(line.consumer.run(delivered))
             background.append(tasks.create_task(line.supervised.run(line.emit)))

@@ -13,13 +13,12 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Protocol, runtime_checkable
 
 from aiohttp import web
 
 from connectors import Capabilities, Connector, ConnectorSettings, Exchange, Host
 from connectors.host.http import read_body, retry_after, status_of
-from connectors.host.metrics import CONTENT_TYPE, Metrics
+from connectors.host.metrics import CONTENT_TYPE
 from connectors.openai import reply
 from connectors.openai.request import (
     ChatRequest,
@@ -42,18 +41,10 @@ CANCEL_TIMEOUT_S = 5.0
 METHODS = {"chat/completions": "POST", "completions": "POST", "models": "GET"}
 
 
-@runtime_checkable
-class Measured(Protocol):
-    """A host that counts."""
-
-    @property
-    def metrics(self) -> Metrics: ...
-
-
 class OpenAIConnector(Connector):
     """`/v1/*`, `/health` and `/metrics` on the shared web server."""
 
-    capabilities = Capabilities(authenticates=True)
+    capabilities = Capabilities(authenticates=True, repeatable=True)
 
     def __init__(self, name: str, settings: ConnectorSettings, host: Host) -> None:
         super().__init__(name, settings, host)
@@ -104,13 +95,13 @@ class OpenAIConnector(Connector):
     async def _chat(self, request: web.Request, key: str) -> web.StreamResponse:
         asked = chat(await self._body(request))
         id, keep = _inbound_id(request, key)
-        inbound = chat_inbound(asked, id=id, conversation=_fresh(), key=key)
+        inbound = chat_inbound(asked, id=id, key=key)
         return await self._generate(request, asked, inbound, keep)
 
     async def _completion(self, request: web.Request, key: str) -> web.StreamResponse:
         asked = completion(await self._body(request))
         id, keep = _inbound_id(request, key)
-        inbound = completion_inbound(asked, id=id, conversation=_fresh(), key=key)
+        inbound = completion_inbound(asked, id=id, key=key)
         return await self._generate(request, asked, inbound, keep)
 
     async def _body(self, request: web.Request) -> bytes:
@@ -220,8 +211,6 @@ class OpenAIConnector(Connector):
         return web.Response(body=b'{"status":"ok"}', content_type="application/json")
 
     async def _metrics(self, request: web.Request, key: str) -> web.Response:
-        if not isinstance(self.host, Measured):
-            raise Rejected("this gateway keeps no metrics", code="not_found")
         return web.Response(body=self.host.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
 
@@ -230,10 +219,10 @@ def _fresh() -> str:
 
 
 def _inbound_id(request: web.Request, key: str) -> tuple[str, bool]:
-    """Id of the message, and if the client may come back for its answer."""
+    """Id of the message (empty: a new one, which ingress need not look up), and if the client may come back."""
     given = request.headers.get("Idempotency-Key")
     if given is None:
-        return _fresh(), False
+        return "", False
     if not given or len(given) > IDEMPOTENCY_CHARS_MAX or not (given.isascii() and given.isprintable()):
         raise Rejected(f"Idempotency-Key: expected 1 to {IDEMPOTENCY_CHARS_MAX} printable ASCII characters")
     return f"k:{key}:{given}", True

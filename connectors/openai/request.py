@@ -137,12 +137,12 @@ def completion(body: bytes) -> CompletionRequest:
     return request
 
 
-def chat_inbound(request: ChatRequest, *, id: str, conversation: str, key: str) -> Inbound:
-    """The message for the bus. The caller brings the conversation along, so each request is one of its own."""
+def chat_inbound(request: ChatRequest, *, id: str, key: str) -> Inbound:
+    """The message for the bus. The caller brings the conversation along: ingress makes each request one of its own."""
     limit = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
     return Inbound(
         id=id,
-        conversation=conversation,
+        conversation="",
         sender=Sender(id=_sender(key, request.user), name=request.user or key),
         history=tuple(_message(i, message) for i, message in enumerate(request.messages)),
         model=request.model or "",
@@ -152,7 +152,7 @@ def chat_inbound(request: ChatRequest, *, id: str, conversation: str, key: str) 
     )
 
 
-def completion_inbound(request: CompletionRequest, *, id: str, conversation: str, key: str) -> Inbound:
+def completion_inbound(request: CompletionRequest, *, id: str, key: str) -> Inbound:
     """The message for the bus: the prompt goes to the model as it is, without a chat template."""
     prompt = request.prompt
     if isinstance(prompt, list):
@@ -163,7 +163,7 @@ def completion_inbound(request: CompletionRequest, *, id: str, conversation: str
         raise BadParameter("prompt: the text is empty", "prompt", code="empty")
     return Inbound(
         id=id,
-        conversation=conversation,
+        conversation="",
         sender=Sender(id=_sender(key, request.user), name=request.user or key),
         text=prompt,
         history=(),  # a request of its own: no session is read or written

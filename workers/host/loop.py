@@ -81,7 +81,7 @@ class ModelLoop(Handler):
         state = replace(state_of(inbound), state="dead", reason=error.message, reply=reply, updated_at=now)
         recorded = await self._sessions.finish(state, entries_of(inbound, reply, now))
         if inbound.history is None:
-            await self._sessions.settle(recorded, listed=True, title=inbound.text)
+            await self._sessions.settle(recorded, title=inbound.text)
         await self._publish(inbound, recorded.reply or reply, delivery, log_turn=False)
 
     async def salvage(self, delivery: Delivery) -> bool:
@@ -170,7 +170,7 @@ class ModelLoop(Handler):
         recorded = await self._sessions.finish(state, entries, drop=drop)
         await self._publish(inbound, recorded.reply or reply, delivery)
         if inbound.history is None:
-            await self._sessions.settle(recorded, listed=True, title=inbound.text)
+            await self._sessions.settle(recorded, title=inbound.text)
 
     async def _publish(
         self, inbound: Inbound, reply: Outbound, delivery: Delivery, *, log_turn: bool = True

@@ -136,7 +136,8 @@ class PrefixTree:
 
     def cut(self, seq: int, keep: int) -> None:
         """Forget what `seq` holds from `keep` on; at 0 the sequence itself."""
-        stay = self._root if keep <= 0 else self._node_at(seq, min(keep, self.length(seq)))
+        length = min(keep, self.length(seq))
+        stay = self._node_at(seq, length) if length > 0 else self._root
         left: list[Node] = []
         for node in list(self._path(seq)):
             if node is stay:
@@ -155,9 +156,9 @@ class PrefixTree:
         for node in reversed(left):
             self._merge(node)
 
-    def redundant(self) -> list[int]:
-        """Idle sequences of which others hold nearly everything."""
-        return [s for s in self._idle if self.own(s) < min(WORTH_KEEPING, self.length(s))]
+    def redundant(self) -> int:
+        """The longest unused idle sequence of which others hold nearly everything; -1 when there is none."""
+        return next((s for s in self.idle if self.own(s) < min(WORTH_KEEPING, self.length(s))), -1)
 
     def weakest(self) -> Cut | None:
         """What to give up next for cells; None when no idle sequence is left.

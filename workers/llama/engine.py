@@ -201,7 +201,9 @@ class Engine:
             r.sampler.accept(r.work.tokens[-PENALTY_TOKENS:])
         key = (r.work.owner, r.work.conversation)
         superseded = [s for s, k in self._parked.items() if k == key and r.work.conversation]
-        for old in {*superseded, *self._tree.redundant()}:
+        for old in superseded:
+            self._drop(old)
+        while (old := self._tree.redundant()) >= 0:
             self._drop(old)
         return True
 

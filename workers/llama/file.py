@@ -42,15 +42,16 @@ def header(path: Path) -> gguf.Header:
         with path.open("rb") as file:
             size = path.stat().st_size
             if size == 0:  # cannot be mapped
-                return gguf.read(b"", 0)
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-                return gguf.read(view, size)
-    except gguf.Malformed as error:
-        raise Untrusted(
-            f"{path} is not a usable model file: {error}; fetch or copy it again", code="model_file"
-        ) from None
+                reason = "the file is empty"
+            else:
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                    try:
+                        return gguf.read(memoryview(mapped), size)
+                    except gguf.Malformed as error:
+                        reason = str(error)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from None
+    raise Untrusted(f"{path} is not a usable model file: {reason}; fetch or copy it again", code="model_file")
 
 
 def version(path: Path) -> str:

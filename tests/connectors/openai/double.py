@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from connectors import Accepted, Exchange
 from connectors.host.metrics import Metrics
 from schemas.config import Config, HttpConfig, LimitConfig, ModelConfig
@@ -109,6 +111,7 @@ class DoubleHost:
             raise QueueFull("the queue is full; try again later", after_s=3)
         if inbound.model not in ("", "echo"):
             raise Rejected(f"there is no model {inbound.model!r}", code="unknown_model")
+        inbound = replace(inbound, id=inbound.id or f"new-{len(self.asked)}")
         request = self.ids.get(inbound.id)
         duplicate = request is not None
         if request is None:

@@ -15,12 +15,12 @@ def body(**fields: object) -> bytes:
 
 
 def inbound(**fields: object) -> Inbound:
-    return chat_inbound(chat(body(**fields)), id="i", conversation="c", key="k")
+    return chat_inbound(chat(body(**fields)), id="i", key="k")
 
 
 def refused(raw: bytes) -> BadParameter:
     with pytest.raises(BadParameter) as caught:
-        chat_inbound(chat(raw), id="i", conversation="c", key="k")
+        chat_inbound(chat(raw), id="i", key="k")
     return caught.value
 
 
@@ -165,7 +165,7 @@ def test_an_error_never_repeats_control_characters_or_long_words() -> None:
 def test_a_prompt_is_a_text_or_a_list_of_one() -> None:
     for prompt in ("once", ["once"]):
         asked = completion_inbound(
-            completion(json.dumps({"prompt": prompt, "max_tokens": 3}).encode()), id="i", conversation="c", key="k"
+            completion(json.dumps({"prompt": prompt, "max_tokens": 3}).encode()), id="i", key="k"
         )
         assert (asked.kind, asked.text, asked.history) == ("completion", "once", ())
         assert asked.sampling.max_tokens == 3
@@ -182,5 +182,5 @@ def test_a_prompt_is_a_text_or_a_list_of_one() -> None:
 def test_a_refused_completion_names_the_parameter(fields: dict[str, object], param: str) -> None:
     raw = json.dumps({"prompt": "x"} | fields).encode()
     with pytest.raises(BadParameter) as caught:
-        completion_inbound(completion(raw), id="i", conversation="c", key="k")
+        completion_inbound(completion(raw), id="i", key="k")
     assert caught.value.param == param

@@ -121,7 +121,9 @@ def test_the_longest_unused_conversation_gives_way_first_and_the_operators_prefi
 
 def test_a_sequence_of_which_another_holds_all_is_redundant() -> None:
     tree = filled((0, list(range(40)), 0, "a"), (1, [*range(40), 50, 51], 0, "a"))
-    assert tree.redundant() == [0]
+    assert tree.redundant() == 0
+    tree.cut(0, 0)
+    assert tree.redundant() == -1
 
 
 def test_spare_counts_what_only_idle_sequences_hold() -> None:

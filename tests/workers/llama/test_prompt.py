@@ -47,16 +47,17 @@ def test_a_conversation_that_fits_is_left_alone() -> None:
 def test_the_oldest_turns_are_dropped_and_it_is_said() -> None:
     messages = talk(20, 20, 20, 20, 20)
     built = prompts().chat(messages, 20)
-    assert built.tokens == tokenise(render([messages[0], *messages[3:]]))
-    assert built.notes == ("The 2 oldest messages were left out: prompt 118 tokens, window 100.",)
+    assert built.tokens == tokenise(render([messages[0], *messages[5:]]))
+    assert built.notes == ("The 4 oldest messages were left out: prompt 118 tokens, window 100.",)
 
 
 def test_the_same_turns_stay_dropped_while_the_conversation_grows() -> None:
-    sizes = [20, 20, 20, 20, 20]
     begins = set()
     for n in range(3):
-        grown = talk(*sizes, *([3, 3] * n))
-        begins.add(prompts(120).chat(grown, 20).tokens[:40].tobytes())
+        grown = talk(*([30] * 13), *([10] * 2 * n))
+        built = prompts(400).chat(grown, 20)
+        assert built.notes
+        begins.add(built.tokens[:200].tobytes())
     assert len(begins) == 1
 
 
@@ -64,7 +65,7 @@ def test_a_newest_message_that_does_not_fit_is_refused_with_figures_and_remedy()
     with pytest.raises(Rejected) as caught:
         prompts(remedy="raise models[].context (this model was trained for 8192)").chat(talk(10, 10, 200), 20)
     assert caught.value.code == "context_overflow"
-    assert "prompt 212 tokens, window 100" in str(caught.value)
+    assert "prompt 210 tokens, window 100" in str(caught.value)
     assert "models[].context" in str(caught.value)
 
 
