@@ -104,7 +104,7 @@ class Subscription:
     async def close(self) -> None:
         try:
             await self._inner.unsubscribe()
-        except (nats.errors.ConnectionClosedError, nats.errors.BadSubscriptionError, nats.errors.ConnectionDrainingError):
+        except nats.errors.Error:  # the connection is closing: the interest ends with it
             return
 
 
@@ -422,5 +422,3 @@ def _seconds(stamp: str) -> float:
     whole, _, rest = stamp.partition(".")
     digits = rest.rstrip("Z")[:6].ljust(6, "0") if rest else "000000"
     return datetime.fromisoformat(f"{whole.rstrip('Z')}.{digits}+00:00").timestamp()
-
-

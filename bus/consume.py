@@ -273,5 +273,5 @@ class Consumer:
                     await delivery.progress()
 
 
-class HandedOver(Exception):  # noqa: N818 - not an error: the message has found its worker
+class HandedOver(Exception):
     """Raised by a handler when another process has taken the delivery with its acknowledgement."""

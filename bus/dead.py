@@ -101,7 +101,9 @@ async def _sweep_once(bus: Bus, stream: str, consumer: str, suspects: set[int], 
         ack_to = f"$JS.ACK.{stream}.{consumer}.{limit}.{msg.seq}.0.0.0"
         delivery = Delivery(bus, msg.subject, msg.data, msg.headers, ack_to)
         if not await handler.salvage(delivery):
-            error = RoostError(f"delivered {limit} times without a result: each time its process stopped", code="exhausted")
+            error = RoostError(
+                f"delivered {limit} times without a result: each time its process stopped", code="exhausted"
+            )
             await write(bus, stream, delivery, error)
             await handler.tell(delivery, error)
             await bus.alert("dead_letter", f"{msg.subject}: {error.message}")

@@ -96,9 +96,7 @@ class Sessions:
             info = next(iter(info.values()))
         version = str(info.get("redis_version", "0"))
         if tuple(int(p) for p in version.split(".")[:2]) < SERVER_MIN:
-            raise ConfigError(
-                f"sessions: server {version} is too old; Roost needs Redis 6.2, Valkey 7.2 or newer"
-            )
+            raise ConfigError(f"sessions: server {version} is too old; Roost needs Redis 6.2, Valkey 7.2 or newer")
 
     async def close(self) -> None:
         await self._redis.aclose()
@@ -193,9 +191,7 @@ class Sessions:
             await self._redis.hset(key, "cancel", "1")
             await self._redis.expire(key, self._config.request_age_s)
 
-    async def begin(
-        self, state: RequestState, worker: str, *, stateful: bool, force: bool = False
-    ) -> Begun:
+    async def begin(self, state: RequestState, worker: str, *, stateful: bool, force: bool = False) -> Begun:
         """Claim a request for `worker`, or learn that it is answered or belongs to another worker.
 
         `force` takes it over (the owner is dead). `stateful` requests read their history and own their conversation.
@@ -231,9 +227,7 @@ class Sessions:
             if await self._redis.hget(key, "again") != mark.encode():
                 await self._redis.hset(key, mapping={"s": "queued", "again": mark})
 
-    async def finish(
-        self, state: RequestState, entries: Sequence[Entry], *, drop: int = 0
-    ) -> RequestState:
+    async def finish(self, state: RequestState, entries: Sequence[Entry], *, drop: int = 0) -> RequestState:
         """Record the answer and extend the history, in one step. Returns what is recorded: this, or an earlier one.
 
         `drop` oldest entries leave the history.
@@ -245,7 +239,14 @@ class Sessions:
         async with self._errors():
             earlier = await self._finish(
                 keys=[key, name],
-                args=[state.state, self._envelope.seal(_encode(state), key), age, self._config.age_s_max, drop, *sealed],
+                args=[
+                    state.state,
+                    self._envelope.seal(_encode(state), key),
+                    age,
+                    self._config.age_s_max,
+                    drop,
+                    *sealed,
+                ],
             )
         if earlier:
             plain = self._open(earlier, key)
@@ -303,9 +304,7 @@ class Sessions:
         found = []
         for raw, score in rows:
             plain = self._open(titles[raw], f"{people}:titles") if raw in titles else b""
-            found.append(
-                SessionInfo(conversation=raw.decode(), title=(plain or b"").decode(), updated_at=float(score))
-            )
+            found.append(SessionInfo(conversation=raw.decode(), title=(plain or b"").decode(), updated_at=float(score)))
         return found
 
     async def forget(self, channel: str, conversation: str, sender: str) -> None:

@@ -24,7 +24,7 @@ class Strict(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of everything the operator writes."""
 
 
-class HttpConfig(Strict):
+class HttpConfig(Strict, frozen=True):
     """The one web server that all HTTP connectors share."""
 
     listen: str = "127.0.0.1:8420"
@@ -41,7 +41,7 @@ class HttpConfig(Strict):
     """Open connections; each costs about 20 kB, and file handles end."""
 
 
-class BusConfig(Strict):
+class BusConfig(Strict, frozen=True):
     """NATS: embedded unless `servers` is given."""
 
     listen: str = "127.0.0.1:4222"
@@ -51,7 +51,8 @@ class BusConfig(Strict):
     """File with an nkey seed or .creds for `servers`."""
     certificate_authority: str | None = None
     sync: str = "always"
-    """`always` writes every message to the disk before it is acknowledged; or an interval such as `2s`, which is faster and may lose that much when the machine loses power."""
+    """`always` writes every message to the disk before it is acknowledged; or an interval such as `2s`, which is
+    faster and may lose that much when the machine loses power."""
     replicas: int = 1
     """Copies of each stream in a cluster."""
     connect_timeout_s: float = 5.0
@@ -61,7 +62,7 @@ class BusConfig(Strict):
     disk_bytes_max: int = 21_474_836_480
 
 
-class SessionConfig(Strict):
+class SessionConfig(Strict, frozen=True):
     """Redis, Redis Cluster or Valkey: embedded unless `url` is given."""
 
     listen: str = "127.0.0.1:4280"
@@ -80,7 +81,7 @@ class SessionConfig(Strict):
     timeout_s: float = 5.0
 
 
-class LimitConfig(Strict):
+class LimitConfig(Strict, frozen=True):
     """Limits of the path of a message."""
 
     text_chars_max: int = 100_000
@@ -97,12 +98,12 @@ class LimitConfig(Strict):
     sender_queue_max: int = 256
     """Unanswered messages of one sender (or API key), so that nobody fills the queue for the others."""
     sender_rate_per_s: float = 1_000.0
-    """New messages of one sender a second, over `sender_burst`: more than this machine can answer, and an end to a loop."""
+    """New messages of one sender a second, over `sender_burst`: more than a machine answers, and an end to a loop."""
     sender_burst: int = 2_000
     deliveries_max: int = 5
     """Attempts at one message before it becomes a dead letter."""
     ack_wait_s: float = 10.0
-    """A worker that has not been heard of for this long has lost its messages to the others; heartbeats come three times as often."""
+    """A worker not heard of for this long has lost its messages to the others; heartbeats come three times as often."""
     parked_max: int = 512
     """Messages a worker holds because an earlier one of their conversation is not finished."""
     answer_timeout_s: float = 600.0
@@ -118,7 +119,7 @@ class LimitConfig(Strict):
     """For how long a stopping part finishes what it has begun."""
 
 
-class ModelConfig(Strict):
+class ModelConfig(Strict, frozen=True):
     """One model. What is not named here goes to the backend's own settings."""
 
     name: str
@@ -134,7 +135,7 @@ class ModelConfig(Strict):
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-class ConnectorConfig(Strict):
+class ConnectorConfig(Strict, frozen=True):
     """One connector. What is not named here goes to the connector's own settings."""
 
     type: str
@@ -150,7 +151,7 @@ def _default_connectors() -> tuple[ConnectorConfig, ...]:
     return tuple(ConnectorConfig(type=t, name=t) for t in ("nats", "openai", "web"))
 
 
-class Config(Strict):
+class Config(Strict, frozen=True):
     """config.yaml as a whole."""
 
     models: tuple[ModelConfig, ...]
@@ -228,16 +229,15 @@ def _split(items: object, kind: type[Strict], key: str, source: str | Path) -> l
 
 def _check(config: Config, source: str | Path) -> None:
     """What types cannot say: safe and unique names, positive limits."""
-    for key, items in (("models", config.models), ("connectors", config.connectors)):
-        seen: set[str] = set()
-        for i, item in enumerate(items):
-            if not NAME.fullmatch(item.name):
+    listed = {"models": [m.name for m in config.models], "connectors": [c.name for c in config.connectors]}
+    for key, names in listed.items():
+        for i, name in enumerate(names):
+            if not NAME.fullmatch(name):
                 raise ConfigError(
-                    f"{source}: {key}[{i}]: name {item.name!r}: use lower-case letters, digits, - and _, 48 at most"
+                    f"{source}: {key}[{i}]: name {name!r}: use lower-case letters, digits, - and _, 48 at most"
                 )
-            if item.name in seen:
-                raise ConfigError(f"{source}: {key}[{i}]: name {item.name!r} is used twice; names must differ")
-            seen.add(item.name)
+            if name in names[:i]:
+                raise ConfigError(f"{source}: {key}[{i}]: name {name!r} is used twice; names must differ")
     for section in (config.http, config.bus, config.sessions, config.limits):
         for name in section.__struct_fields__:
             value = getattr(section, name)

@@ -63,8 +63,8 @@ class Inbound(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One message on its way to a model.
 
     `history` is given when the caller brings the whole conversation along (as the OpenAI API does): then no
-    session is read or written and `text` is empty. `reply` is the connector's own note of where the answer goes; nobody else reads
-    it, and it comes back in `Outbound.reply`, so that a restarted connector still knows.
+    session is read or written, and `text`, if any, comes after it. `reply` is the connector's own note of where the
+    answer goes; nobody else reads it, and it comes back in `Outbound.reply`, so that a restarted connector still knows.
     """
 
     id: str

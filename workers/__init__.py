@@ -82,10 +82,10 @@ class Backend(ABC):
         if slots is not None:
             self.slots = slots
 
-    def load(self, path: Path | None) -> None:
+    def load(self, path: Path | None) -> None:  # noqa: B027  nothing to load is a fine answer
         """Make ready to serve. `path` is resolved; None where the configuration gives none. May take minutes."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  nothing to free is a fine answer
         """Free everything `load` took. Called once, on the lane, after the last job."""
 
     @abstractmethod

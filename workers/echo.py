@@ -1,4 +1,4 @@
-"""Echo: answers with the words it was asked. For tests and benchmarks, and the skeleton that a plug-in author copies."""
+"""Echo: answers with the words it was asked. For tests, benchmarks, and as the skeleton a plug-in author copies."""
 
 from __future__ import annotations
 

@@ -80,9 +80,7 @@ class Egress(Handler):
 
     ordered = False  # one process delivers a channel; its own queues keep the order
 
-    def __init__(
-        self, connector: Connector, sent: Sent, exchanges: Exchanges, meter: Meter, metrics: Metrics
-    ) -> None:
+    def __init__(self, connector: Connector, sent: Sent, exchanges: Exchanges, meter: Meter, metrics: Metrics) -> None:
         self._connector = connector
         self._sent = sent
         self._exchanges = exchanges

@@ -105,8 +105,7 @@ async def test_a_state_can_be_asked_for_by_either_id(roost: RunningRoost, client
 
 async def test_places_in_the_queue_are_counted(roost: RunningRoost, client: Any) -> None:
     asks = [
-        asyncio.create_task(roost.ask(client, {"text": f"w{i}", "id": f"queued-{i}", "model": "one"}))
-        for i in range(4)
+        asyncio.create_task(roost.ask(client, {"text": f"w{i}", "id": f"queued-{i}", "model": "one"})) for i in range(4)
     ]
 
     async def place(i: int) -> int | None:

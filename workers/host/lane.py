@@ -127,11 +127,11 @@ class Lane:
                 try:
                     backend.add(command)
                     active.add(command.request)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001  a plug-in may raise anything; the job is told
                     self._post([_failed(command.request, _failure(error))])
             try:
                 pieces = list(backend.step())
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  as above
                 failure = _failure(error)
                 for request in active:
                     backend.cancel(request)
@@ -167,7 +167,7 @@ class Lane:
                     finished = Finished(finish="cancelled")
                     break
                 self._post([Piece(job.request, item)])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  as above
             finished = Finished(finish="error", error=_failure(error))
         self._post([Piece(job.request, "", finished)])
 

@@ -142,9 +142,7 @@ class ModelLoop(Handler):
                 if not text:
                     first_ms = (time.time() - started) * 1000
                 if inbound.stream:
-                    delta = Delta(
-                        request=inbound.id, attempt=delivery.deliveries, at=len(text), text=piece.text
-                    )
+                    delta = Delta(request=inbound.id, attempt=delivery.deliveries, at=len(text), text=piece.text)
                     await self._bus.send(subject, _encode(delta))
                 text += piece.text
             if piece.finished is not None:
@@ -172,9 +170,7 @@ class ModelLoop(Handler):
         if inbound.history is None:
             await self._sessions.settle(recorded, title=inbound.text)
 
-    async def _publish(
-        self, inbound: Inbound, reply: Outbound, delivery: Delivery, *, log_turn: bool = True
-    ) -> None:
+    async def _publish(self, inbound: Inbound, reply: Outbound, delivery: Delivery, *, log_turn: bool = True) -> None:
         """Reply to OUTBOX and turn to TURNS, both stored before this returns; kept at while the bus is away."""
         again = f".{delivery.headers[REQUEUED]}" if REQUEUED in delivery.headers else ""
         turn = turn_of(inbound, reply, worker=self._worker, attempt=delivery.deliveries, finished_at=time.time())

@@ -70,7 +70,8 @@ class Models:
                 self._set(model, "absent" if absent else "failed", reason=error.message)
                 log.warning("%s: %s", place, error.message)
                 if not absent:
-                    await self._bus.event("model", model.name, "failed", body=self._event(model, "failed", error.message))
+                    event = self._event(model, "failed", error.message)
+                    await self._bus.event("model", model.name, "failed", body=event)
             except Exception as error:
                 log.exception("%s: loading failed", place)
                 self._set(model, "failed", reason=f"{type(error).__name__}: {error}")
@@ -111,15 +112,14 @@ class Models:
 
     async def _look_again(self, model: ModelConfig, stopping: asyncio.Event) -> bool:
         """Wait until the model's file appears; False when stopping. A file that is there and broken is left alone."""
-        path = Path(model.path)
-        was_there = bool(model.path) and path.exists()
+        was_there = bool(model.path) and await asyncio.to_thread(Path(model.path).exists)
         while True:
             try:
                 async with asyncio.timeout(LOOK_AGAIN_S):
                     await stopping.wait()
                 return False
             except TimeoutError:
-                if model.path and not was_there and path.exists():
+                if model.path and not was_there and await asyncio.to_thread(Path(model.path).exists):
                     return True
 
     # -- telling the bus --------------------------------------------------------------------------------------
@@ -143,9 +143,7 @@ class Models:
             slots=backend.slots if backend else 0,
             description=model.description,
         )
-        if len(self._status) == len(self._config.models) and all(
-            s.state != "loading" for s in self._status.values()
-        ):
+        if len(self._status) == len(self._config.models) and all(s.state != "loading" for s in self._status.values()):
             self.settled.set()
         self._changed.set()
 

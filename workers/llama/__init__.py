@@ -34,7 +34,7 @@ PREPARED_CHARS_MAX = 20_000
 Positive = Annotated[int, Meta(ge=1)]
 
 
-class LlamaSettings(BackendSettings, kw_only=True):
+class LlamaSettings(BackendSettings, frozen=True, kw_only=True):
     """What `models[]` of `type: llama` may say beside the common fields. `None` is chosen for the model and machine."""
 
     max_tokens: Positive = 2048
