@@ -12,7 +12,7 @@ import logging
 import secrets
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -26,10 +26,20 @@ from nats.js import JetStreamContext
 
 from bus import subjects
 from bus.blobs import BLOB_HEADER, Blobs
+from bus.contract import (
+    ConsumerInfo,
+    Message,
+    MessageCallback,
+    Receive,
+    Stored,
+    StoredMessage,
+    StreamInfo,
+)
 from bus.endpoints import Endpoints
+from bus.pull import Puller
 from bus.tables import Table
 from schemas.config import Config
-from schemas.errors import AuthFailed, ConfigError, Disconnected, QueueFull, Retryable
+from schemas.errors import AuthFailed, ConfigError, Disconnected, QueueFull, Retryable, Untrusted
 from schemas.event import Alert
 
 log = logging.getLogger("roost.bus")
@@ -42,44 +52,7 @@ LIMITS_REACHED = {10077, 10047, 10023, 10026}
 """JetStream: maximum messages, storage or bytes exceeded."""
 PATIENCE = 3
 """Attempts at one publish; the id makes them one message."""
-
-MessageCallback = Callable[["Message"], Awaitable[None]]
-
-
-class Message(Struct, frozen=True):
-    """A core NATS message."""
-
-    subject: str
-    data: bytes
-    reply: str
-    headers: dict[str, str]
-
-
-class Stored(Struct, frozen=True):
-    """The stream's receipt. `duplicate`: the id was stored before, `seq` is that one's."""
-
-    seq: int
-    duplicate: bool = False
-
-
-class StoredMessage(Struct, frozen=True):
-    """One message as a stream keeps it; `time` is Unix seconds."""
-
-    subject: str
-    data: bytes
-    headers: dict[str, str]
-    seq: int
-    time: float
-
-
-class StreamInfo(Struct, frozen=True):
-    """`pending` counts what consumers have not finished: waiting and running."""
-
-    messages: int
-    bytes: int
-    pending: int
-    last_seq: int
-
+STREAM_NOT_FOUND, STREAM_EXISTS = 10059, 10058
 
 class _Error(Struct):
     err_code: int = 0
@@ -336,6 +309,40 @@ class Bus:
                     raise
                 await asyncio.sleep(0.1)
 
+    async def ensure_stream(self, name: str, spec: dict[str, Any]) -> None:
+        """Create or update one stream; raises `ConfigError` when the server refuses."""
+        info = await self.api(f"STREAM.INFO.{name}")
+        if info.get("error", {}).get("err_code") == STREAM_NOT_FOUND:
+            answer = await self.api(f"STREAM.CREATE.{name}", spec)
+            if answer.get("error", {}).get("err_code") == STREAM_EXISTS:  # another part was faster
+                answer = await self.api(f"STREAM.UPDATE.{name}", spec)
+        elif "error" not in info and any(info["config"].get(key) != value for key, value in spec.items()):
+            answer = await self.api(f"STREAM.UPDATE.{name}", {**info["config"], **spec})
+        else:
+            answer = info
+        _refused(answer, f"stream {name}")
+
+    async def ensure_consumer(self, stream: str, name: str, spec: dict[str, Any]) -> None:
+        """Create or update one durable consumer; raises `ConfigError` when the server refuses."""
+        answer = await self.api(f"CONSUMER.DURABLE.CREATE.{stream}.{name}", {"stream_name": stream, "config": spec})
+        _refused(answer, f"consumer {name} of {stream}")
+
+    async def consumer_info(self, stream: str, name: str) -> ConsumerInfo | None:
+        """How far a consumer is; None when there is none."""
+        info = await self.api(f"CONSUMER.INFO.{stream}.{name}")
+        if "error" in info:
+            return None
+        return ConsumerInfo(
+            delivered=int(info["delivered"]["stream_seq"]),
+            floor=int(info["ack_floor"]["stream_seq"]),
+            deliveries_max=int(info["config"].get("max_deliver", 0)),
+            filter_subject=info["config"].get("filter_subject", ""),
+        )
+
+    def pull(self, stream: str, consumer: str, receive: Receive, room: Callable[[], int]) -> Puller:
+        """This process's share of a durable consumer, delivered to `receive`."""
+        return Puller(self, stream, consumer, receive, room)
+
     async def head(self, stream: str, subject: str) -> int | None:
         """Sequence of the oldest message that `stream` holds on `subject`; None when it holds none."""
         msg = await self._direct(stream, {"seq": 1, "next_by_subj": subject})
@@ -369,11 +376,20 @@ class Bus:
         if msg is None:
             return None
         headers = dict(msg.headers or {})
-        data = msg.data
-        if BLOB_HEADER in headers:
-            data = await self.blobs.get(headers[BLOB_HEADER]) or b""
+        data = await self.payload(headers, msg.data)
         subject, seq, stamp = (headers.pop(k) for k in ("Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp"))
         return StoredMessage(subject, data, headers, int(seq), _seconds(stamp))
+
+    async def payload(self, headers: dict[str, str], data: bytes) -> bytes:
+        """The payload of a received message: its own, or its blob's. Empty where that is gone or altered."""
+        if BLOB_HEADER not in headers:
+            return data
+        try:
+            blob = await self.blobs.get(headers[BLOB_HEADER])
+        except Untrusted as error:
+            log.warning("left out: %s", error.message)
+            blob = None
+        return b"" if blob is None else blob
 
     async def read(self, stream: str, subject: str, since: float | None = None) -> AsyncIterator[StoredMessage]:
         """Every stored message on `subject` (wildcards allowed), oldest first, up to the end as it is now."""
@@ -391,6 +407,11 @@ class Bus:
         """Delete one message; False when it was not there."""
         answer = await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
         return bool(answer.get("success"))
+
+    async def purge(self, stream: str) -> int:
+        """Delete every message of a stream; returns how many."""
+        answer = await self.api(f"STREAM.PURGE.{stream}")
+        return int(answer.get("purged", 0))
 
     async def stream_infos(self) -> dict[str, StreamInfo]:
         """Counts of every declared stream."""
@@ -413,6 +434,11 @@ class Bus:
         if name not in self._tables:
             self._tables[name] = Table(self, name)
         return self._tables[name]
+
+
+def _refused(answer: dict[str, Any], what: str) -> None:
+    if error := answer.get("error"):
+        raise ConfigError(f"the bus refuses {what}: {error.get('description', error)}")
 
 
 def _seconds(stamp: str) -> float:

@@ -21,12 +21,12 @@ import logging
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from bus import dead, streams
-from bus.pull import Delivery, Puller
+from bus import dead
+from bus.pull import Delivery
 from schemas.errors import Disconnected, QueueFull, Rejected, Retryable, RoostError
 
 if TYPE_CHECKING:
-    from bus.client import Bus
+    from bus.contract import Bus
 
 log = logging.getLogger("roost.consume")
 
@@ -98,7 +98,7 @@ class Consumer:
         self._tasks: asyncio.TaskGroup | None = None
         self._idle = asyncio.Event()
         self._idle.set()
-        self._puller = Puller(bus, stream, name, self.receive, self.room)
+        self._puller = bus.pull(stream, name, self.receive, self.room)
 
     def room(self) -> int:
         """How many more messages may come: free slots, as long as there is room to park."""
@@ -116,7 +116,7 @@ class Consumer:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Consume until `stopping` is set, then finish what is in hand within `limits.drain_s` and return."""
-        await streams.apply_consumer(self._bus, self.stream, self.name, self._spec)
+        await self._bus.ensure_consumer(self.stream, self.name, self._spec)
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             pull = tasks.create_task(self._puller.run())

@@ -19,8 +19,8 @@ from schemas.errors import Disconnected, Rejected, Retryable, RoostError
 from schemas.event import DeadLetter
 
 if TYPE_CHECKING:
-    from bus.client import Bus, Message
     from bus.consume import Handler
+    from bus.contract import Bus, Message
 
 log = logging.getLogger("roost.dead")
 
@@ -87,13 +87,12 @@ async def _sweep_once(bus: Bus, stream: str, consumer: str, suspects: set[int], 
 
     Twice, because the server removes an acknowledged message a moment after it moves the floor.
     """
-    info = await bus.api(f"CONSUMER.INFO.{stream}.{consumer}")
-    if "error" in info:
+    info = await bus.consumer_info(stream, consumer)
+    if info is None:
         return set()
-    floor, limit = int(info["ack_floor"]["stream_seq"]), int(info["config"].get("max_deliver", 0))
-    subject = info["config"]["filter_subject"]
+    limit = info.deliveries_max
     seq, seen = 1, set()
-    while (msg := await bus.next(stream, subject, seq)) is not None and msg.seq <= floor:
+    while (msg := await bus.next(stream, info.filter_subject, seq)) is not None and msg.seq <= info.floor:
         seq = msg.seq + 1
         if msg.seq not in suspects:
             seen.add(msg.seq)
@@ -140,5 +139,4 @@ async def purge(bus: Bus, seq: int | None = None) -> int:
     """Drop one letter, or all; returns how many."""
     if seq is not None:
         return int(await bus.delete("DEAD", seq))
-    answer = await bus.api("STREAM.PURGE.DEAD")
-    return int(answer.get("purged", 0))
+    return await bus.purge("DEAD")

@@ -12,18 +12,18 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
-from bus.blobs import BLOB_HEADER
 from schemas.errors import RoostError
 
 if TYPE_CHECKING:
-    from bus.client import Bus
+    from bus.client import Bus as NatsBus
+    from bus.contract import Bus, Receive
 
 log = logging.getLogger("roost.pull")
 
@@ -69,13 +69,10 @@ class Delivery:
         await self._bus.send(self.ack_to, b"+WPI")
 
 
-Receive = Callable[[Delivery], Awaitable[None]]
-
-
 class Puller:
     """One process's share of a durable consumer. `run` until cancelled; `poke` when room has appeared."""
 
-    def __init__(self, bus: Bus, stream: str, consumer: str, receive: Receive, room: Callable[[], int]) -> None:
+    def __init__(self, bus: NatsBus, stream: str, consumer: str, receive: Receive, room: Callable[[], int]) -> None:
         self._bus = bus
         self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._what = f"{consumer} of {stream}"
@@ -153,9 +150,7 @@ class Puller:
             return
         self._received_one()
         try:
-            data = msg.data
-            if BLOB_HEADER in headers:
-                data = await self._bus.blobs.get(headers[BLOB_HEADER]) or b""
+            data = await self._bus.payload(headers, msg.data)
             await self._receive(Delivery(self._bus, msg.subject, data, headers, msg.reply))
         except RoostError as error:
             log.warning("a message of %s waits for its next delivery: %s", self._what, error.message)

@@ -34,7 +34,8 @@ end
 return {'begun', '', redis.call('HEXISTS', KEYS[1], 'cancel'), lines}
 """
 
-# KEYS: row, history. ARGV: state, document, age, history age, drop, entries...
+# KEYS: row, history, forgotten. ARGV: state, document, age, history age, drop, asked at, entries...
+# A conversation that was deleted after the question came does not come back with its answer.
 FINISH = """
 local s = redis.call('HGET', KEYS[1], 's')
 if s == 'answered' or s == 'dead' then
@@ -42,8 +43,9 @@ if s == 'answered' or s == 'dead' then
 end
 redis.call('HSET', KEYS[1], 's', ARGV[1], 'd', ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[3])
-if #ARGV > 5 then
-  for i = 6, #ARGV do redis.call('RPUSH', KEYS[2], ARGV[i]) end
+local forgotten = redis.call('GET', KEYS[3])
+if #ARGV > 6 and not (forgotten and tonumber(ARGV[6]) <= tonumber(forgotten)) then
+  for i = 7, #ARGV do redis.call('RPUSH', KEYS[2], ARGV[i]) end
   if tonumber(ARGV[5]) > 0 then redis.call('LTRIM', KEYS[2], ARGV[5], -1) end
   redis.call('EXPIRE', KEYS[2], ARGV[4])
 end

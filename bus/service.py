@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 import nats.micro
 from nats.micro.request import ERROR_CODE_HEADER, ERROR_HEADER, Request
 
-from bus.client import Bus, Message
+from bus.client import Bus
+from bus.contract import Message
 from schemas.errors import RoostError
 
 Endpoint = Callable[[Message], Awaitable[None]]

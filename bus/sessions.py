@@ -16,18 +16,18 @@ from typing import Any
 
 import msgspec
 import redis.asyncio as redis
-from msgspec import Struct
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import AuthenticationError, RedisClusterException, RedisError, ResponseError
 
 from bus import scripts
+from bus.contract import Begun
 from bus.crypto import Envelope, data_key
 from bus.endpoints import Endpoints, secret
 from schemas.config import SessionConfig
 from schemas.errors import AuthFailed, ConfigError, Retryable, Untrusted
-from schemas.message import Outbound, RequestState, token
+from schemas.message import RequestState, token
 from schemas.session import Entry, SessionInfo
 
 log = logging.getLogger("roost.sessions")
@@ -38,18 +38,6 @@ CONNECTIONS_MAX = 16
 _entry = msgspec.json.Decoder(Entry)
 _state = msgspec.json.Decoder(RequestState)
 _encode = msgspec.json.encode
-
-
-class Begun(Struct, frozen=True, kw_only=True):
-    """What a worker learns when it begins a request.
-
-    `reply`: it was answered before (publish that again). `owner`: another worker has the conversation.
-    """
-
-    reply: Outbound | None = None
-    owner: str = ""
-    cancelled: bool = False
-    history: tuple[Entry, ...] = ()
 
 
 class Sessions:
@@ -238,13 +226,14 @@ class Sessions:
         age = self._config.request_age_s
         async with self._errors():
             earlier = await self._finish(
-                keys=[key, name],
+                keys=[key, name, f"{slot}:forgotten"],
                 args=[
                     state.state,
                     self._envelope.seal(_encode(state), key),
                     age,
                     self._config.age_s_max,
                     drop,
+                    entries[0].at if entries else 0,
                     *sealed,
                 ],
             )
@@ -261,9 +250,10 @@ class Sessions:
             people = self._people(state.channel, state.sender)
             pipe = self._redis.pipeline(transaction=False)
             pipe.zrem(f"{people}:open", f"{state.conversation}.{state.id}")
-            pipe.zadd(f"{people}:conversations", {state.conversation: state.updated_at})
-            sealed = self._envelope.seal(title[:TITLE_CHARS].encode(), f"{people}:titles")
-            pipe.hsetnx(f"{people}:titles", state.conversation, sealed)
+            if await self._redis.exists(f"{self._slot(state.channel, state.conversation)}:history"):  # not forgotten
+                pipe.zadd(f"{people}:conversations", {state.conversation: state.updated_at})
+                sealed = self._envelope.seal(title[:TITLE_CHARS].encode(), f"{people}:titles")
+                pipe.hsetnx(f"{people}:titles", state.conversation, sealed)
             for name in ("conversations", "titles"):
                 pipe.expire(f"{people}:{name}", self._config.age_s_max)
             await pipe.execute()
@@ -308,10 +298,11 @@ class Sessions:
         return found
 
     async def forget(self, channel: str, conversation: str, sender: str) -> None:
-        """Delete a conversation's history and its line in the sender's list."""
-        people = self._people(channel, sender)
+        """Delete a conversation's history and its line in the sender's list; answers under way do not bring it back."""
+        people, slot = self._people(channel, sender), self._slot(channel, conversation)
         async with self._errors():
-            await self._redis.delete(f"{self._slot(channel, conversation)}:history")
+            await self._redis.set(f"{slot}:forgotten", time.time(), ex=self._config.request_age_s)
+            await self._redis.delete(f"{slot}:history")
             await self._redis.zrem(f"{people}:conversations", conversation)
             await self._redis.hdel(f"{people}:titles", conversation)
 

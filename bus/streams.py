@@ -1,6 +1,6 @@
 """Declared streams and consumers. Applying them is idempotent: created when absent, updated when they differ.
 
-Pure declarations on top (values in JetStream's own JSON form), one function that applies them below.
+Pure declarations (values in JetStream's own JSON form), and one function that applies them.
 """
 
 from __future__ import annotations
@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from bus import subjects
 from schemas.config import Config, LimitConfig
-from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from bus.client import Bus
+    from bus.contract import Bus
 
 NS = 1_000_000_000
 INBOX, OUTBOX, TURNS, EVENTS, AUDIT, DEAD = "INBOX", "OUTBOX", "TURNS", "EVENTS", "AUDIT", "DEAD"
 LIVE_S = 30.0
 """A row of a live table that was not rewritten for this long is gone; its writer is dead."""
-STREAM_NOT_FOUND, STREAM_EXISTS = 10059, 10058
 
 
 def declared(config: Config) -> dict[str, dict[str, Any]]:
@@ -112,31 +110,7 @@ def delivery_consumer(channel: str, limits: LimitConfig) -> tuple[str, dict[str,
     return name, consumer(name, subjects.outbox_of_channel(channel), limits, ack_pending_max=1024)
 
 
-def _differs(have: dict[str, Any], want: dict[str, Any]) -> bool:
-    return any(have.get(key) != value for key, value in want.items())
-
-
 async def apply(bus: Bus, config: Config) -> None:
     """Create or update every declared stream; raises `ConfigError` when the server refuses a change."""
     for name, spec in {**declared(config), **stores(config)}.items():
-        info = await bus.api(f"STREAM.INFO.{name}")
-        if info.get("error", {}).get("err_code") == STREAM_NOT_FOUND:
-            answer = await bus.api(f"STREAM.CREATE.{name}", spec)
-            if answer.get("error", {}).get("err_code") == STREAM_EXISTS:  # another part was faster
-                answer = await bus.api(f"STREAM.UPDATE.{name}", spec)
-        elif "error" not in info and _differs(info["config"], spec):
-            answer = await bus.api(f"STREAM.UPDATE.{name}", {**info["config"], **spec})
-        else:
-            answer = info
-        _refused(answer, f"stream {name}")
-
-
-async def apply_consumer(bus: Bus, stream: str, name: str, spec: dict[str, Any]) -> None:
-    """Create or update one durable consumer."""
-    answer = await bus.api(f"CONSUMER.DURABLE.CREATE.{stream}.{name}", {"stream_name": stream, "config": spec})
-    _refused(answer, f"consumer {name} of {stream}")
-
-
-def _refused(answer: dict[str, Any], what: str) -> None:
-    if error := answer.get("error"):
-        raise ConfigError(f"the bus refuses {what}: {error.get('description', error)}")
+        await bus.ensure_stream(name, spec)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bus.client import Bus
+    from bus.contract import Bus
 
 OPERATION = "KV-Operation"
 PURGE = {OPERATION: "PURGE", "Nats-Rollup": "sub"}

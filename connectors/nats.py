@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from bus import subjects
-from bus.client import Message
+from bus.contract import Message
 from bus.service import error_headers, service
 from connectors import Accepted, Capabilities, Connector, Emit
 from schemas.ask import About, Ask, AskAttachment, Refusal, answer_of, told_of

@@ -15,7 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from bus import subjects
-from bus.client import Bus, Message
+from bus.client import Bus
+from bus.contract import Message
 from schemas.errors import Disconnected, Rejected, Retryable
 from schemas.message import Delta, Outbound, RequestState
 

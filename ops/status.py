@@ -15,7 +15,8 @@ import psutil
 from msgspec import Struct
 
 from bus import subjects
-from bus.client import Bus, StreamInfo
+from bus.client import Bus
+from bus.contract import StreamInfo
 from bus.endpoints import resolve
 from bus.streams import TURNS
 from ops.state import SystemState, UnitState, read_state

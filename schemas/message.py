@@ -161,6 +161,7 @@ class RequestState(Struct, frozen=True, omit_defaults=True, kw_only=True):
     sender: str = ""
     asked: str = ""
     """The sender's text, so that a page opened anew can show a question that is still waiting."""
+    attachments: tuple[Attachment, ...] = ()
     reply: Outbound | None = None
 
 

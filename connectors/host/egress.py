@@ -15,8 +15,8 @@ import msgspec
 from msgspec.structs import replace
 
 from bus.consume import Handler
+from bus.contract import Sessions
 from bus.pull import Delivery
-from bus.sessions import Sessions
 from connectors import Connector
 from connectors.host.admit import Meter
 from connectors.host.exchange import Exchanges

@@ -16,8 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import msgspec
 
 from bus import streams, subjects
-from bus.client import Bus, Message, Subscription
-from bus.sessions import Sessions
+from bus.contract import Bus, Message, Sessions, Subscription
 from connectors import Accepted
 from schemas.errors import Disconnected, Retryable
 from schemas.message import Delta, Inbound, Outbound
@@ -188,13 +187,13 @@ class Exchanges:
 
     async def _places(self) -> None:
         for model, exchanges in self._waiting().items():
-            info = await self._bus.api(f"CONSUMER.INFO.{streams.INBOX}.work-{model}")
-            delivered = int(info["delivered"]["stream_seq"]) if "delivered" in info else 0
+            info = await self._bus.consumer_info(streams.INBOX, f"work-{model}")
+            delivered = info.delivered if info is not None else 0
             seqs = self._seqs[model]
             first = bisect.bisect_right(seqs, delivered)
             for exchange in exchanges:
                 place = max(0, bisect.bisect_right(seqs, exchange.accepted.seq) - first)
-                if place != exchange.place:
+                if place and place != exchange.place:  # 0: a worker has it
                     exchange.place = place
                     exchange.put(Delta(request=exchange.accepted.request, state="queued", place=place))
 
@@ -219,8 +218,8 @@ async def place_of(bus: Bus, model: str, seq: int) -> int:
 
     Counts the model's undelivered messages up to this one; a place beyond `COUNTED_MAX` is an upper bound.
     """
-    info = await bus.api(f"CONSUMER.INFO.{streams.INBOX}.work-{model}")
-    delivered = int(info["delivered"]["stream_seq"]) if "delivered" in info else 0
+    info = await bus.consumer_info(streams.INBOX, f"work-{model}")
+    delivered = info.delivered if info is not None else 0
     place, at = 0, delivered + 1
     while at <= seq and place < COUNTED_MAX:
         message = await bus.next(streams.INBOX, subjects.inbox_of_model(model), at)

@@ -18,8 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from bus import subjects
-from bus.client import Bus
-from bus.sessions import Sessions
+from bus.contract import Bus, Sessions
 from connectors import Accepted, Capabilities
 from connectors.host.admit import Meter, check_message
 from connectors.host.metrics import Metrics
@@ -171,4 +170,5 @@ def queued(message: Inbound, seq: int) -> RequestState:
         updated_at=message.received_at,
         sender=message.sender.id,
         asked=message.text,
+        attachments=message.attachments,
     )

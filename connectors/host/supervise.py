@@ -10,7 +10,7 @@ import time
 
 import msgspec
 
-from bus.client import Bus
+from bus.contract import Bus
 from connectors import Connector, Emit
 from schemas.errors import AuthFailed, ConfigError, Disconnected, Retryable
 from schemas.event import ComponentStatus, PartState

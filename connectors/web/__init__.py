@@ -2,7 +2,8 @@
 
     __init__.py  routes, cookies and headers      login.py   who may enter, and from where
     api.py       what a page may ask              stream.py  followers of open requests, listening pages
-    render.py    Markdown to safe blocks          static/    the page: HTML, CSS and ES modules as they are
+    answer.py    one open request                 render.py  Markdown to safe blocks
+    attachment.py  what images really are         static/    the page: HTML, CSS and ES modules as they are
 
 What always holds: nothing but the login and the page's own files is answered without a valid cookie; nothing changes
 on a request that another site could have sent; the browser loads nothing from another host.

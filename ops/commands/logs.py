@@ -14,7 +14,7 @@ import msgspec
 from ops.commands import Place, as_json, pass_place, wait_for, when
 
 if TYPE_CHECKING:
-    from bus.client import Message
+    from bus.contract import Message
 
 SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}

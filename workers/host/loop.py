@@ -15,11 +15,11 @@ import msgspec
 from msgspec.structs import replace
 
 from bus import subjects
-from bus.client import Bus, Message
 from bus.consume import Consumer, HandedOver, Handler
+from bus.contract import Begun, Bus, Message, Sessions
 from bus.dead import REQUEUED
 from bus.pull import Delivery
-from bus.sessions import Begun, Sessions, trim
+from bus.sessions import trim
 from schemas.config import ModelConfig
 from schemas.errors import Disconnected, Retryable, RoostError, Untrusted
 from schemas.message import Delta, Inbound, Outbound, Timings
@@ -166,9 +166,9 @@ class ModelLoop(Handler):
             drop = trim(begun.history, len(entries), sum(len(e.text) for e in entries), config)
         state = replace(state_of(inbound), state="answered", reply=reply, updated_at=now)
         recorded = await self._sessions.finish(state, entries, drop=drop)
-        await self._publish(inbound, recorded.reply or reply, delivery)
         if inbound.history is None:
             await self._sessions.settle(recorded, title=inbound.text)
+        await self._publish(inbound, recorded.reply or reply, delivery)
 
     async def _publish(self, inbound: Inbound, reply: Outbound, delivery: Delivery, *, log_turn: bool = True) -> None:
         """Reply to OUTBOX and turn to TURNS, both stored before this returns; kept at while the bus is away."""

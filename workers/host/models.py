@@ -16,9 +16,8 @@ import msgspec
 from msgspec.structs import replace
 
 from bus import streams
-from bus.client import Bus
 from bus.consume import Consumer
-from bus.sessions import Sessions
+from bus.contract import Bus, Sessions
 from schemas.config import Config, ModelConfig
 from schemas.errors import ConfigError, Disconnected, Retryable, RoostError
 from schemas.model import ModelEvent, ModelState, ModelStatus, WorkerStatus

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bus import streams, subjects
-from bus.client import Message
+from bus.contract import Message
 from bus.part import Part, run
 from schemas.config import Config
 from schemas.message import token

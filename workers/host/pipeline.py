@@ -26,6 +26,7 @@ def state_of(inbound: Inbound) -> RequestState:
         model=inbound.model,
         sender=inbound.sender.id,
         asked=inbound.text,
+        attachments=inbound.attachments,
         updated_at=time.time(),
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from schemas.errors import ConfigError
-from schemas.message import Usage
+from schemas.message import Finish, Usage
 from workers import Backend, BackendSettings, BatchBackend, Finished, Job, Piece
 
 
@@ -58,26 +58,23 @@ class SpellBackend(BatchBackend):
 
     def load(self, path: Path | None) -> None:
         self._open: dict[str, tuple[str, int]] = {}
+        self._unwanted: set[str] = set()
 
     def add(self, job: Job) -> None:
-        self._open[job.request] = (job.text, 0)
-
-    def step(self) -> Sequence[Piece]:
-        pieces = []
-        for request, (text, at) in list(self._open.items()):
-            if at == len(text):
-                usage = Usage(prompt_tokens=len(text), completion_tokens=at)
-                pieces.append(self._end(request, Finished(usage=usage)))
-            else:
-                self._open[request] = (text, at + 1)
-                pieces.append(Piece(request, text[at]))
-        return [*pieces, *self._cancelled()]
+        self._open[job.request] = (job.text[: job.sampling.max_tokens], 0)
 
     def cancel(self, request: str) -> None:
         if request in self._open:
-            text, at = self._open[request]
-            self._open[request] = (text[:at], at)  # nothing more to send: the next step ends it
+            self._unwanted.add(request)
 
-    def _end(self, request: str, finished: Finished) -> Piece:
+    def step(self) -> Sequence[Piece]:
+        return [self._next(request, text, at) for request, (text, at) in list(self._open.items())]
+
+    def _next(self, request: str, text: str, at: int) -> Piece:
+        if at < len(text) and request not in self._unwanted:
+            self._open[request] = (text, at + 1)
+            return Piece(request, text[at])
+        finish: Finish = "cancelled" if request in self._unwanted else "stop"
+        self._unwanted.discard(request)
         del self._open[request]
-        return Piece(request, "", finished)
+        return Piece(request, "", Finished(finish=finish, usage=Usage(completion_tokens=at)))

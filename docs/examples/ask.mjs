@@ -1,0 +1,60 @@
+// Ask Roost over NATS and print the answer as it comes: node ask.mjs "What is a roost?" [id]
+//
+// Needs the npm package @nats-io/transport-node. NATS_URL is the server (default nats://127.0.0.1:4222), NATS_NKEY
+// the file with the client's key (default data/secrets/client.nk).
+import { randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { connect, createInbox, nkeyAuthenticator } from "@nats-io/transport-node";
+
+const SILENCE_MS = 5_000; // then ask what became of the request
+const seed = readFileSync(process.env.NATS_NKEY ?? "data/secrets/client.nk", "utf8").trim();
+const nc = await connect({
+  servers: process.env.NATS_URL ?? "nats://127.0.0.1:4222",
+  authenticator: nkeyAuthenticator(new TextEncoder().encode(seed)),
+});
+
+async function state(id) {
+  return (await nc.request("roost.ask.state", JSON.stringify({ id }), { timeout: 5_000 })).json();
+}
+
+// The next message on the reply subject, or undefined after a silence.
+async function next(messages) {
+  let timer;
+  const silence = new Promise((resolve) => (timer = setTimeout(resolve, SILENCE_MS)));
+  try {
+    return await Promise.race([messages, silence]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function ask(question) {
+  const inbox = createInbox();
+  const replies = nc.subscribe(inbox)[Symbol.asyncIterator]();
+  nc.publish("roost.ask", JSON.stringify({ ...question, stream: true }), { reply: inbox });
+  let shown = "";
+  let pending = replies.next();
+  for (;;) {
+    const message = await next(pending);
+    if (message) pending = replies.next();
+    const event = message ? message.value.json() : (await state(question.id)).reply;
+    if (!event) continue; // still waiting or running
+    if (event.finish || event.error) {
+      const rest = event.text ?? "";
+      console.log(rest.startsWith(shown) ? rest.slice(shown.length) : `\n${rest}`);
+      return event;
+    }
+    if (event.state === "queued") console.error(`number ${event.place} in the queue`);
+    // `at` counts Unicode characters, as Array.from does; a piece that repeats the beginning is of a new attempt
+    else if (event.text && (event.at ?? 0) === Array.from(shown).length) {
+      process.stdout.write(event.text);
+      shown += event.text;
+    }
+  }
+}
+
+const [text, id = randomUUID()] = process.argv.slice(2);
+const answer = await ask({ id, text });
+if (answer.error) console.error(`${answer.error.code}: ${answer.error.message}`);
+process.exitCode = answer.error ? 1 : 0;
+await nc.close();
