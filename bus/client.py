@@ -54,6 +54,7 @@ PATIENCE = 3
 """Attempts at one publish; the id makes them one message."""
 STREAM_NOT_FOUND, STREAM_EXISTS = 10059, 10058
 
+
 class _Error(Struct):
     err_code: int = 0
     description: str = ""
@@ -332,12 +333,7 @@ class Bus:
         info = await self.api(f"CONSUMER.INFO.{stream}.{name}")
         if "error" in info:
             return None
-        return ConsumerInfo(
-            delivered=int(info["delivered"]["stream_seq"]),
-            floor=int(info["ack_floor"]["stream_seq"]),
-            deliveries_max=int(info["config"].get("max_deliver", 0)),
-            filter_subject=info["config"].get("filter_subject", ""),
-        )
+        return ConsumerInfo(delivered=int(info["delivered"]["stream_seq"]), unfinished=int(info["num_ack_pending"]))
 
     def pull(self, stream: str, consumer: str, receive: Receive, room: Callable[[], int]) -> Puller:
         """This process's share of a durable consumer, delivered to `receive`."""

@@ -7,6 +7,7 @@
     Untrusted, AuthFailed, ConfigError   dead letter with an alert, tell the sender, term
     cancelled (drain)      nak at once
     anything else          traceback, no ack: delivered again when the wait is over; at the limit: dead letter
+    delivered once more than the limit   each time its process stopped: dead letter with an alert, tell, term
 
 What always holds: messages of one subject are handled in stream order, one at a time, also over redelivery; a
 message whose predecessor is unfinished elsewhere waits for it (`head of its subject` is asked from the stream
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("roost.consume")
 
-HEAD_POLL_S = 0.5
+HEAD_POLL_S = (0.002, 0.5)
+"""How soon to look for the head of a subject again, doubling: at first the predecessor's acknowledgement is only under
+way to the server; later it runs on another machine."""
 
 
 class Handler(ABC):
@@ -58,12 +61,13 @@ class Handler(ABC):
 class _Queue:
     """Deliveries of one subject that are here, by stream sequence."""
 
-    __slots__ = ("blocked", "changed", "current", "waiting")
+    __slots__ = ("blocked", "changed", "current", "poll_s", "waiting")
 
     def __init__(self) -> None:
         self.waiting: list[tuple[int, int, Delivery]] = []
         self.current: Delivery | None = None
         self.blocked = False
+        self.poll_s = HEAD_POLL_S[0]
         self.changed = asyncio.Event()
 
 
@@ -121,7 +125,6 @@ class Consumer:
             self._tasks = tasks
             pull = tasks.create_task(self._puller.run())
             beat = tasks.create_task(self._heartbeat())
-            sweep = tasks.create_task(dead.sweep(self._bus, self.stream, self.name, self._handler))
             await stopping.wait()
             self._puller.stop()
             self._draining = True
@@ -134,7 +137,7 @@ class Consumer:
                 log.warning("%s: %d messages go back to the queue", self.name, self._held)
                 for task in self._subjects:
                     task.cancel()
-            for task in (pull, sweep, beat):
+            for task in (pull, beat):
                 task.cancel()
         self._tasks = None
 
@@ -170,6 +173,8 @@ class Consumer:
                 delivery = queue.waiting[0][2]
                 if not await self._is_head(queue, delivery):
                     continue
+                if queue.waiting[0][2] is not delivery:  # an earlier one has come meanwhile
+                    continue
                 heapq.heappop(queue.waiting)
                 queue.current = delivery
                 try:
@@ -200,7 +205,10 @@ class Consumer:
             head = 0
         if head == delivery.seq:
             self._set_blocked(queue, False)
+            queue.poll_s = HEAD_POLL_S[0]
             return True
+        if queue.waiting[0][2] is not delivery:  # an earlier one has come meanwhile
+            return False
         if head is None or head > delivery.seq:  # finished elsewhere meanwhile: nothing is left of it
             heapq.heappop(queue.waiting)
             self._held -= 1
@@ -209,10 +217,10 @@ class Consumer:
         self._set_blocked(queue, True)
         queue.changed.clear()
         try:
-            async with asyncio.timeout(HEAD_POLL_S):
+            async with asyncio.timeout(queue.poll_s):
                 await queue.changed.wait()
         except TimeoutError:
-            pass
+            queue.poll_s = min(HEAD_POLL_S[1], 2 * queue.poll_s)
         return False
 
     def _set_blocked(self, queue: _Queue, blocked: bool) -> None:
@@ -224,6 +232,9 @@ class Consumer:
 
     async def _one(self, delivery: Delivery) -> None:
         """Handle one message; the table of this module's head."""
+        if delivery.deliveries > self._limits.deliveries_max:
+            await self._exhausted(delivery)
+            return
         try:
             await self._handler.handle(delivery)
         except HandedOver:
@@ -250,6 +261,21 @@ class Consumer:
                 await self._give_up(delivery, RoostError(f"unexpected {type(error).__name__}"), letter=True)
         else:
             await delivery.ack()
+
+    async def _exhausted(self, delivery: Delivery) -> None:
+        """Delivered to the limit and never finished: its process stopped each time, maybe because of it."""
+        try:
+            salvaged = await self._handler.salvage(delivery)
+        except (Retryable, Disconnected) as again:
+            log.warning("%s: cannot give up yet: %s", delivery.subject, again.message)
+            return  # delivered again when the wait is over
+        if salvaged:
+            await delivery.ack()
+            return
+        times = delivery.deliveries - 1
+        error = RoostError(f"delivered {times} times without a result: each time its process stopped", code="exhausted")
+        await self._give_up(delivery, error, letter=True)
+        await self._bus.alert("dead_letter", f"{delivery.subject}: {error.message}")
 
     async def _give_up(self, delivery: Delivery, error: RoostError, *, letter: bool) -> None:
         """Dead letter and word to the sender first, the end of the message last: a crash in between repeats both."""

@@ -59,12 +59,10 @@ class StreamInfo(Struct, frozen=True):
 
 
 class ConsumerInfo(Struct, frozen=True):
-    """How far a durable consumer is, in the stream's sequence; below `floor` it will deliver nothing any more."""
+    """How far a durable consumer is: the stream's sequence up to which it has delivered, and what is unfinished."""
 
     delivered: int
-    floor: int
-    deliveries_max: int
-    filter_subject: str
+    unfinished: int
 
 
 class Subscription(Protocol):

@@ -186,9 +186,7 @@ class _Consumer:
         self.pullers: list[MemoryPuller] = []
 
     def info(self) -> ConsumerInfo:
-        unfinished = [*self.pending, *self.due]
-        floor = min(unfinished) - 1 if unfinished else self.cursor
-        return ConsumerInfo(self.cursor, floor, self.spec["max_deliver"], self.spec["filter_subject"])
+        return ConsumerInfo(self.cursor, len(self.pending) + len(self.due))
 
     def pump(self) -> None:
         """Deliver what is due to whoever has room, one after the other in turn."""
@@ -239,10 +237,6 @@ class _Consumer:
         if (timer := self.pending.pop(seq, None)) is not None:
             timer.cancel()
         if seq not in self.stream.messages:
-            return
-        if self.deliveries[seq] >= self.spec["max_deliver"]:
-            name = self.stream.spec["name"]
-            self.server.route(Message(f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{name}.{self.name}", b"", "", {}))
             return
         self.due.append(seq)
         self.due.sort()

@@ -85,14 +85,18 @@ def stores(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def consumer(name: str, filter_subject: str, limits: LimitConfig, *, ack_pending_max: int) -> dict[str, Any]:
-    """A durable pull consumer of a work queue."""
+    """A durable pull consumer of a work queue.
+
+    The server itself sets no limit to deliveries: it would leave an exhausted message in the stream and only say so
+    once; `bus.consume` counts them and makes a dead letter of it.
+    """
     return {
         "durable_name": name,
         "filter_subject": filter_subject,
         "ack_policy": "explicit",
         "deliver_policy": "all",
         "ack_wait": int(limits.ack_wait_s * NS),
-        "max_deliver": limits.deliveries_max,
+        "max_deliver": -1,
         "max_ack_pending": ack_pending_max,
         "max_waiting": 512,
     }

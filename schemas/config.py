@@ -37,6 +37,8 @@ class HttpConfig(Strict, frozen=True):
     """An attachment of 10 MB and its envelope; more is refused before it is read."""
     body_timeout_s: float = 20.0
     """A client that sends its body more slowly than this holds a connection for nothing."""
+    headers_timeout_s: float = 10.0
+    """A client's head of a request fits in one packet; slower ones hold connections on purpose."""
     connections_max: int = 1_000
     """Open connections; each costs about 20 kB, and file handles end."""
 

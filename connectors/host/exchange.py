@@ -47,15 +47,16 @@ class Exchange:
         return self._iterate()
 
     async def _iterate(self) -> AsyncIterator[Delta | Outbound]:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                while True:
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
                     event = await self._events.get()
-                    yield event
-                    if isinstance(event, Outbound):
-                        return
-        except TimeoutError:
-            raise self._late() from None
+            except TimeoutError:
+                raise self._late() from None
+            yield event
+            if isinstance(event, Outbound):
+                return
 
     def _late(self) -> Retryable:
         return Retryable(

@@ -172,7 +172,7 @@ class HttpServer:
         drain_s: float = 5.0,
     ) -> None:
         self.config = config
-        self.door = Door(config.connections_max, config.body_timeout_s)
+        self.door = Door(config.connections_max, config.headers_timeout_s)
         middlewares: list[Middleware] = [guard] if metrics is None else [_measured(metrics), guard]
         self.app = web.Application(middlewares=middlewares, client_max_size=config.body_bytes_max)
         self.app.add_routes(routes)

@@ -244,7 +244,8 @@ class Api:
         answer: Answer | None = self._feed.find(request)
         if answer is not None:
             return answer.asked.text, answer.asked.attachments
-        return (await self._mine(request)).asked, ()
+        state = await self._mine(request)
+        return state.asked, state.attachments
 
     async def _ask(self, conversation: str, message: NewMessage) -> Taken:
         _check_id(conversation)

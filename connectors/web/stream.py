@@ -165,6 +165,7 @@ class Feed:
                     text=state.asked,
                     model=state.model,
                     at=state.updated_at,
+                    attachments=state.attachments,
                 )
                 self._watch(asked, exchange, state.place)
 

@@ -68,6 +68,14 @@ class LlamaBackend(BatchBackend):
     slots = 8
     settings: LlamaSettings
 
+    def __init__(self, settings: BackendSettings, slots: int | None = None) -> None:
+        super().__init__(settings, slots)
+        self._model: NativeModel | None = None
+        self._machine: NativeMachine | None = None
+        self._fresh: deque[Job] = deque()
+        self._cancelled: set[str] = set()
+        self._cancellable: dict[str, Job] = {}
+
     def load(self, path: Path | None) -> None:
         """Check the file, map it, make the context and compute one token, so that the first request finds all warm."""
         from workers.llama import native  # takes half a second, and not every process that reads settings needs it
@@ -76,11 +84,6 @@ class LlamaBackend(BatchBackend):
         header = file.header(self._path)
         self._defaults = sampling.defaults(self.settings, header.meta)
         self._plan = plan(header, self.settings, self.slots)
-        self._model: NativeModel | None = None
-        self._machine: NativeMachine | None = None
-        self._fresh: deque[Job] = deque()
-        self._cancelled: set[str] = set()
-        self._cancellable: dict[str, Job] = {}
         try:
             self._model = native.NativeModel(self._path, gpu_layers=self.settings.gpu_layers, mmap=self.settings.mmap)
             spec = native.ContextSpec(

@@ -217,7 +217,7 @@ async def test_a_slow_body_ends_in_a_408() -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"GET /hello HT", b"GET /hello HTTP/1.1\r\nHost: x\r\nA: "])
 async def test_slow_headers_end_in_a_408_and_a_closed_connection(sent: bytes) -> None:
-    async with serving(body_timeout_s=0.2) as served:
+    async with serving(headers_timeout_s=0.2) as served:
         reader, writer = await served.connect()
         writer.write(sent)
         status, body = await answer(reader)
@@ -227,7 +227,7 @@ async def test_slow_headers_end_in_a_408_and_a_closed_connection(sent: bytes) ->
 
 
 async def test_dripping_headers_do_not_extend_the_limit() -> None:
-    async with serving(body_timeout_s=0.3) as served:
+    async with serving(headers_timeout_s=0.3) as served:
         reader, writer = await served.connect()
         writer.write(b"GET /hello HTTP/1.1\r\nHost: x\r\nA: ")
         answered = asyncio.ensure_future(answer(reader))
@@ -242,7 +242,7 @@ async def test_dripping_headers_do_not_extend_the_limit() -> None:
 
 
 async def test_slow_headers_of_a_second_request_are_limited_too() -> None:
-    async with serving(body_timeout_s=0.2) as served:
+    async with serving(headers_timeout_s=0.2) as served:
         reader, writer = await served.connect()
         writer.write(get("/hello"))
         assert (await answer(reader))[0] == 200
@@ -252,7 +252,7 @@ async def test_slow_headers_of_a_second_request_are_limited_too() -> None:
 
 
 async def test_a_long_handler_is_not_taken_for_a_slow_client() -> None:
-    async with serving(body_timeout_s=0.05) as served:
+    async with serving(headers_timeout_s=0.05) as served:
         reader, writer = await served.connect()
         writer.write(get("/hold"))
         await served.started.wait()
