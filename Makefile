@@ -65,16 +65,9 @@ $(CORE): $(BASE) requirements.lock pyproject.toml
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
-# One line every half minute: the compiler is silent for so long that people give up.
 $(LLAMA): $(CORE)
-	@echo "[4/4] llama.cpp: compiled for this processor, once; 6 to 8 minutes on two cores"
-	@command -v cmake >/dev/null && command -v c++ >/dev/null \
-	  || { echo "llama.cpp needs a C++ compiler and CMake; on Debian: apt-get install build-essential cmake" >&2; exit 1; }
-	@start=$$(date +%s); \
-	( while sleep 30; do echo "      still compiling llama.cpp, $$(( $$(date +%s) - start )) s so far"; done ) & \
-	progress=$$!; trap 'kill $$progress 2>/dev/null' EXIT INT TERM; \
-	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock \
-	  --config-settings-package "llama-cpp-python:cmake.args=$(LLAMA_CMAKE_ARGS)"
+	@echo "[4/4] llama.cpp"
+	@$(BIN)/python -m ops.compile --cmake-args="$(LLAMA_CMAKE_ARGS)"
 	@touch $@
 
 lock: $(BASE)

@@ -44,7 +44,7 @@ async function ask(question) {
       console.log(rest.startsWith(shown) ? rest.slice(shown.length) : `\n${rest}`);
       return event;
     }
-    if (event.state === "queued") console.error(`number ${event.place} in the queue`);
+    if (event.place) console.error(`number ${event.place} in the queue`);
     // `at` counts Unicode characters, as Array.from does; a piece that repeats the beginning is of a new attempt
     else if (event.text && (event.at ?? 0) === Array.from(shown).length) {
       process.stdout.write(event.text);

@@ -49,7 +49,7 @@ async def ask(nc: Client, question: dict[str, Any]) -> dict[str, Any]:
             rest = event.get("text", "")
             print(rest.removeprefix(shown) if rest.startswith(shown) else f"\n{rest}")
             return event
-        if event.get("state") == "queued":
+        if event.get("place"):
             print(f"number {event['place']} in the queue", file=sys.stderr)
         # `at` says where a piece belongs: one that repeats the beginning is of a new attempt
         elif event.get("text") and event.get("at", 0) == len(shown):

@@ -1,7 +1,9 @@
 """The llama backend on the starter model.
 
-Greedy answers are compared over their first tokens only: the order in which a batch adds up its products depends
-on who else is in it, and where two tokens are nearly as likely the last bit decides.
+Where answers are compared, the context is so small that llama.cpp takes the same path through attention for every
+batch (it has others for 64 tokens at once, and for one token before 512 cells or more, whose sums differ in the
+last bits of 16); elsewhere only what does not hang on the last bit is compared. One thread, because the machine
+that runs the tests is busy.
 """
 
 from __future__ import annotations
@@ -25,7 +27,15 @@ SYSTEM = Message("system", "You are the help desk of a small shop that sells boa
 
 @pytest.fixture(scope="module")
 def backend(starter_model: Path) -> Iterator[LlamaBackend]:
-    made = LlamaBackend(LlamaBackend.Settings(context=1024, cache=4096))
+    made = LlamaBackend(LlamaBackend.Settings(context=512, cache=2048, threads=1))
+    made.load(starter_model)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def small(starter_model: Path) -> Iterator[LlamaBackend]:
+    made = LlamaBackend(LlamaBackend.Settings(context=256, cache=256, batch=32, threads=1), slots=6)
     made.load(starter_model)
     yield made
     made.close()
@@ -66,11 +76,10 @@ QUESTIONS = [
 ]
 
 
-def test_conversations_in_one_batch_answer_as_each_alone(backend: LlamaBackend) -> None:
-    together = serve(backend, *(job(f"t{i}", q, tenant=f"t{i}", max_tokens=5) for i, q in enumerate(QUESTIONS)))
-    alone = [serve(backend, job("x", q, tenant=f"x{i}", max_tokens=5))["x"][0] for i, q in enumerate(QUESTIONS)]
-    same = sum(together[f"t{i}"][0] == text for i, text in enumerate(alone))
-    assert same >= len(QUESTIONS) - 1
+def test_conversations_in_one_batch_answer_as_each_alone(small: LlamaBackend) -> None:
+    together = serve(small, *(job(f"t{i}", q, tenant=f"t{i}") for i, q in enumerate(QUESTIONS)))
+    alone = [serve(small, job("x", q, tenant=f"x{i}"))["x"][0] for i, q in enumerate(QUESTIONS)]
+    assert [together[f"t{i}"][0] for i in range(len(QUESTIONS))] == alone
 
 
 def test_a_second_turn_uses_what_the_first_computed(backend: LlamaBackend) -> None:
@@ -91,20 +100,26 @@ def test_a_tenants_words_are_a_hit_for_nobody_else(backend: LlamaBackend) -> Non
 
     whole = cached("0", "alice", 1), cached("1", "alice", 1)
     other = cached("2", "bob", 1)
-    stranger = cached("3", "carol", 0)
     system = len(backend._model.tokenise(SYSTEM.text)) if backend._model else 0
     assert whole[1] > whole[0] + 15
     assert system <= other <= system + 15
-    assert stranger <= 4  # the template's own first tokens
+
+
+def test_a_system_prompt_that_is_not_the_operators_is_a_hit_for_nobody_else(backend: LlamaBackend) -> None:
+    own = Message("system", "Speak like a pirate who has lost his parrot and will not say so.")
+    first, again = (serve(backend, job("1", "hello", system=own, tenant="dave"))["1"][1].usage for _ in range(2))
+    other = serve(backend, job("1", "hello", system=own, tenant="erin"))["1"][1].usage
+    assert again.cached_tokens > 20
+    assert first.cached_tokens == other.cached_tokens <= 4  # the template's own first tokens
 
 
 def test_a_system_prompt_is_computed_once_for_all_who_come_at_once(backend: LlamaBackend) -> None:
     system = Message(
-        "system", "Policy of the harbour: " + " ".join(f"pier {i} opens at {i} o'clock." for i in range(20))
+        "system", "Policy of the harbour: " + " ".join(f"pier {i} opens at {i} o'clock." for i in range(9))
     )
     jobs = [job(f"{i}", q, system=system, tenant=f"h{i}", shared=1) for i, q in enumerate(QUESTIONS)]
     usages = [end.usage for _, end in serve(backend, *jobs).values()]
-    assert sorted(u.cached_tokens > 100 for u in usages) == [False] + [True] * (len(QUESTIONS) - 1)
+    assert sorted(u.cached_tokens > 60 for u in usages) == [False] + [True] * (len(QUESTIONS) - 1)
 
 
 def test_the_prompt_for_hello_is_short(backend: LlamaBackend) -> None:
@@ -113,15 +128,15 @@ def test_the_prompt_for_hello_is_short(backend: LlamaBackend) -> None:
 
 def test_ignore_eos_reaches_exactly_the_limit(backend: LlamaBackend) -> None:
     for temperature in (0.0, 0.8):
-        one = job("1", "Say yes.", ignore_eos=True, max_tokens=40, temperature=temperature, seed=1)
+        one = job("1", "Say yes.", ignore_eos=True, max_tokens=24, temperature=temperature, seed=1)
         end = serve(backend, one)["1"][1]
-        assert (end.finish, end.usage.completion_tokens) == ("length", 40)
+        assert (end.finish, end.usage.completion_tokens) == ("length", 24)
 
 
-def test_the_same_seed_gives_the_same_answer_and_another_one_another(backend: LlamaBackend) -> None:
+def test_the_same_seed_gives_the_same_answer_and_another_one_another(small: LlamaBackend) -> None:
     def answer(seed: int) -> str:
         one = job("1", "Invent a name for a boat.", tenant=f"seed {seed}", temperature=1.5, seed=seed, max_tokens=6)
-        return serve(backend, one)["1"][0]
+        return serve(small, one)["1"][0]
 
     assert answer(1) == answer(1)
     assert len({answer(seed) for seed in range(4)}) > 1
@@ -169,11 +184,11 @@ def test_a_job_cancelled_before_its_first_step_never_begins(backend: LlamaBacken
 
 
 def test_old_turns_are_left_out_and_the_answer_says_so(backend: LlamaBackend) -> None:
-    turns = [f"Turn {i}: " + "the sea is wide and the boat is small. " * 10 for i in range(15)]
+    turns = [f"Turn {i}: " + "the sea is wide and the boat is small. " * 3 for i in range(21)]
     text, end = serve(backend, job("1", *turns, system=SYSTEM))["1"]
     assert end.error is None
-    assert any("oldest messages were left out: prompt" in note and "window 1024" in note for note in end.notes)
-    assert end.usage.prompt_tokens < 1024
+    assert any("oldest messages were left out: prompt" in note and "window 512" in note for note in end.notes)
+    assert end.usage.prompt_tokens < 512
     assert text
 
 
@@ -183,22 +198,22 @@ def test_a_message_beyond_the_window_is_refused_with_figures(backend: LlamaBacke
     assert isinstance(end.error, Rejected)
     assert end.error.code == "context_overflow"
     assert text == ""
-    for part in ("prompt 20", "window 1024", "models[].context", "8192"):
+    for part in ("prompt 20", "window 512", "models[].context", "8192"):
         assert part in str(end.error)
 
 
-def test_an_answer_that_fills_the_window_says_so(backend: LlamaBackend) -> None:
+def test_an_answer_that_fills_the_window_says_so(small: LlamaBackend) -> None:
     one = Job(
         request="1",
         kind="completion",
-        messages=(Message("user", "boat " * 980),),
+        messages=(Message("user", "boat " * 225),),
         tenant="a",
         sampling=Sampling(temperature=0.0, max_tokens=500, ignore_eos=True),
     )
-    end = serve(backend, one)["1"][1]
+    end = serve(small, one)["1"][1]
     assert end.finish == "length"
-    assert end.usage.prompt_tokens + end.usage.completion_tokens == 1024
-    assert any("window 1024" in note for note in end.notes)
+    assert end.usage.prompt_tokens + end.usage.completion_tokens == 256
+    assert any("window 256" in note for note in end.notes)
 
 
 def test_a_raw_completion_has_no_template(backend: LlamaBackend) -> None:
@@ -220,44 +235,40 @@ def test_a_job_that_cannot_be_prepared_fails_alone(backend: LlamaBackend) -> Non
     assert ends["good"][1].error is None
 
 
-@pytest.mark.parametrize(
-    "text", ["\x00", "a\x00b", "\ud800", "\U0001f6a3" * 50, "﷽" * 50, "<|im_end|>" * 20, "\n" * 500]
-)
+@pytest.mark.parametrize("text", ["\x00", "a\x00b", "\ud800", "\U0001f6a3" * 9, "﷽" * 9, "<|im_end|>" * 20, "\n" * 200])
 def test_odd_text_gets_an_answer(backend: LlamaBackend, text: str) -> None:
     answer, end = serve(backend, job("1", text, max_tokens=3))["1"]
     assert end.error is None
     assert answer or end.notes
 
 
-def test_more_jobs_than_cells_for_all_are_served_nevertheless(starter_model: Path) -> None:
-    backend = LlamaBackend(LlamaBackend.Settings(context=256, cache=256), slots=6)
-    backend.load(starter_model)
-    jobs = [job(f"{i}", q, tenant=f"{i}", max_tokens=60, ignore_eos=True) for i, q in enumerate(QUESTIONS)]
-    ends = [end for _, end in serve(backend, *jobs).values()]
-    backend.close()
-    assert [(end.finish, end.usage.completion_tokens) for end in ends] == [("length", 60)] * 6
+def test_more_jobs_than_cells_for_all_are_served_nevertheless(small: LlamaBackend) -> None:
+    jobs = [job(f"{i}", q, tenant=f"{i}", max_tokens=36, ignore_eos=True) for i, q in enumerate(QUESTIONS)]
+    together = serve(small, *jobs)
+    assert {(end.finish, end.usage.completion_tokens) for _, end in together.values()} == {("length", 36)}
+    assert together["0"][0] == serve(small, jobs[0])["0"][0]
 
 
 def test_loading_again_and_again_takes_no_more_memory(starter_model: Path) -> None:
     process = psutil.Process()
 
     def cycle() -> int:
-        backend = LlamaBackend(LlamaBackend.Settings(context=256, cache=512))
+        backend = LlamaBackend(LlamaBackend.Settings(context=256, cache=512, threads=1))
         backend.load(starter_model)
         serve(backend, job("1", "hello", max_tokens=2))
         backend.close()
         return process.memory_info().rss
 
-    first = max(cycle() for _ in range(3))
-    last = [cycle() for _ in range(5)][-1]
-    assert last - first < 8_000_000
+    first = [cycle() for _ in range(4)]
+    last = [cycle() for _ in range(4)]
+    assert min(last) - min(first) < 8_000_000  # the allocator gives some back sooner, some later
 
 
 def test_the_version_is_the_beginning_of_the_files_hash(backend: LlamaBackend, starter_model: Path) -> None:
     import hashlib
 
     assert backend.version == hashlib.sha256(model_file(starter_model).read_bytes()).hexdigest()[:12]
-    assert backend.context == 1024
+    assert backend.context == 512
 
 
 def test_a_damaged_model_is_refused_and_nothing_is_left(starter_model: Path, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_good_file_tells_what_it_holds() -> None:
 
 
 def test_block_sizes_are_ggmls() -> None:
-    assert {k: v for k, v in BLOCKS.items()} == {int(k): v for k, v in GGML_QUANT_SIZES.items() if int(k) in BLOCKS}
+    assert dict(BLOCKS) == {int(k): v for k, v in GGML_QUANT_SIZES.items() if int(k) in BLOCKS}
 
 
 def test_a_file_cut_short_anywhere_is_malformed() -> None:
@@ -112,9 +112,10 @@ def test_random_bytes_are_never_anything_but_malformed(data: bytes, with_magic: 
 def test_a_damaged_file_is_a_header_or_malformed(at: int, damage: bytes) -> None:
     data = GOOD[:at] + damage + GOOD[at + len(damage) :]
     try:
-        assert isinstance(read(data, len(data)), Header)
-    except Malformed as error:
-        assert str(error)
+        found = read(data, len(data))
+    except Malformed:
+        return
+    assert isinstance(found, Header)
 
 
 def test_the_starter_model_is_whole_and_no_part_of_it_is(starter_model: Path) -> None:

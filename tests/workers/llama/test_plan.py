@@ -9,8 +9,8 @@ from workers.llama.gguf import Header, Value
 from workers.llama.plan import CELL_BYTES_MAX, plan
 
 SMALL: dict[str, Value] = {
-    "general.architecture": "llama", "llama.context_length": 8192, "llama.block_count": 30, "llama.embedding_length": 576,
-    "llama.attention.head_count": 9, "llama.attention.head_count_kv": 3,
+    "general.architecture": "llama", "llama.context_length": 8192, "llama.block_count": 30,
+    "llama.embedding_length": 576, "llama.attention.head_count": 9, "llama.attention.head_count_kv": 3,
 }  # fmt: skip
 
 
