@@ -86,6 +86,11 @@ class Sessions:
         if tuple(int(p) for p in version.split(".")[:2]) < SERVER_MIN:
             raise ConfigError(f"sessions: server {version} is too old; Roost needs Redis 6.2, Valkey 7.2 or newer")
 
+    async def claim_empty(self) -> bool:
+        """True, once, for a server that has never held this installation's sessions; see `workers/host/rebuild.py`."""
+        async with self._errors():
+            return bool(await self._redis.set("roost:installed", int(time.time()), nx=True))
+
     async def close(self) -> None:
         await self._redis.aclose()
 

@@ -13,31 +13,40 @@ const nc = await connect({
   authenticator: nkeyAuthenticator(new TextEncoder().encode(seed)),
 });
 
-async function state(id) {
-  return (await nc.request("roost.ask.state", JSON.stringify({ id }), { timeout: 5_000 })).json();
-}
-
 // The next message on the reply subject, or undefined after a silence.
-async function next(messages) {
+async function next(message) {
   let timer;
   const silence = new Promise((resolve) => (timer = setTimeout(resolve, SILENCE_MS)));
   try {
-    return await Promise.race([messages, silence]);
+    return await Promise.race([message, silence]);
   } finally {
     clearTimeout(timer);
+  }
+}
+
+// After a silence: the answer, if there is one. What Roost does not know is asked again, under the same id.
+async function missed(question, inbox) {
+  try {
+    const reply = await nc.request("roost.ask.state", JSON.stringify({ id: question.id }), { timeout: 5_000 });
+    const known = reply.json();
+    if (known.error) nc.publish("roost.ask", JSON.stringify(question), { reply: inbox });
+    return known.reply;
+  } catch {
+    await new Promise((resolve) => setTimeout(resolve, 1_000)); // the front door is being restarted
   }
 }
 
 async function ask(question) {
   const inbox = createInbox();
   const replies = nc.subscribe(inbox)[Symbol.asyncIterator]();
-  nc.publish("roost.ask", JSON.stringify({ ...question, stream: true }), { reply: inbox });
+  nc.publish("roost.ask", JSON.stringify(question), { reply: inbox });
   let shown = "";
   let pending = replies.next();
   for (;;) {
-    const message = await next(pending);
+    const message = (await next(pending))?.value;
     if (message) pending = replies.next();
-    const event = message ? message.value.json() : (await state(question.id)).reply;
+    // NATS says "nobody there" with an empty message
+    const event = message?.data.length ? message.json() : await missed(question, inbox);
     if (!event) continue; // still waiting or running
     if (event.finish || event.error) {
       const rest = event.text ?? "";
@@ -54,7 +63,7 @@ async function ask(question) {
 }
 
 const [text, id = randomUUID()] = process.argv.slice(2);
-const answer = await ask({ id, text });
+const answer = await ask({ id, text, stream: true });
 if (answer.error) console.error(`${answer.error.code}: ${answer.error.message}`);
 process.exitCode = answer.error ? 1 : 0;
 await nc.close();

@@ -31,24 +31,36 @@ async def about(nc: Client, what: str, id_: str) -> dict[str, Any]:
     return cast(dict[str, Any], json.loads(message.data))
 
 
+async def missed(nc: Client, question: dict[str, Any], inbox: str) -> dict[str, Any] | None:
+    """After a silence: the answer, if there is one. What Roost does not know is asked again, under the same id."""
+    try:
+        known = await about(nc, "state", question["id"])
+    except (nats.errors.NoRespondersError, nats.errors.TimeoutError):  # the front door is being restarted
+        await asyncio.sleep(1)
+        return None
+    if "error" in known:
+        await nc.publish("roost.ask", json.dumps(question).encode(), reply=inbox)
+    return known.get("reply")
+
+
 async def ask(nc: Client, question: dict[str, Any]) -> dict[str, Any]:
-    """Send `question` with streaming, print the pieces, and return the final message."""
+    """Send `question`, print the pieces of its answer, and return the final message."""
     inbox = nc.new_inbox()
     answers = await nc.subscribe(inbox)
-    await nc.publish("roost.ask", json.dumps({**question, "stream": True}).encode(), reply=inbox)
+    await nc.publish("roost.ask", json.dumps(question).encode(), reply=inbox)
     shown = ""
     while True:
         try:
-            event: dict[str, Any] = json.loads((await answers.next_msg(timeout=SILENCE_S)).data)
-        except nats.errors.TimeoutError:  # waiting, or a part of Roost is being restarted
-            known = await about(nc, "state", question["id"])
-            if "reply" not in known:
-                continue
-            event = known["reply"]
+            data = (await answers.next_msg(timeout=SILENCE_S)).data
+        except nats.errors.TimeoutError:
+            data = b""
+        event = json.loads(data) if data else await missed(nc, question, inbox)  # NATS says "nobody there" with nothing
+        if event is None:
+            continue
         if "finish" in event or "error" in event:
             rest = event.get("text", "")
             print(rest.removeprefix(shown) if rest.startswith(shown) else f"\n{rest}")
-            return event
+            return cast(dict[str, Any], event)
         if event.get("place"):
             print(f"number {event['place']} in the queue", file=sys.stderr)
         # `at` says where a piece belongs: one that repeats the beginning is of a new attempt
@@ -75,7 +87,7 @@ async def main() -> int:
             found = await about(nc, "state" if given.state else "cancel", given.state or given.cancel)
             print(json.dumps(found, indent=2, ensure_ascii=False))
             return int("error" in found)
-        question = {"id": given.id or uuid.uuid4().hex, "text": given.text}
+        question: dict[str, Any] = {"id": given.id or uuid.uuid4().hex, "text": given.text, "stream": True}
         question |= {k: v for k, v in {"conversation": given.conversation, "model": given.model}.items() if v}
         answer = await ask(nc, question)
         if "error" in answer:

@@ -8,12 +8,15 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import node
 from tests.docs.conftest import EXAMPLES, House
+from tests.running import until
 
 
 def environment(house: House) -> dict[str, str]:
@@ -67,23 +70,43 @@ def test_the_python_client_cancels(house: House) -> None:
         asking.stdout.close()
 
 
-async def test_the_node_client_asks_and_streams(house: House) -> None:
-    folder = await asyncio.to_thread(node.installed)
+def ask_node(house: House, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["node", "ask.mjs", *arguments],
+        cwd=folder, env=environment(house), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def node_folder() -> Path:
+    folder = node.installed()
     shutil.copy(EXAMPLES / "ask.mjs", folder / "ask.mjs")
+    return folder
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["node", "ask.mjs", *arguments],
-            cwd=folder, env=environment(house), capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
 
-    first = await asyncio.to_thread(run, "what is a 🐔 roost", "node-1")
+def test_the_node_client_asks_and_streams(house: House, node_folder: Path) -> None:
+    first = ask_node(house, node_folder, "what is a 🐔 roost", "node-1")
     assert (first.returncode, first.stdout) == (0, "what is a 🐔 roost\n"), first.stderr
-    again = await asyncio.to_thread(run, "something else", "node-1")
+    again = ask_node(house, node_folder, "something else", "node-1")
     assert again.stdout == "what is a 🐔 roost\n"
-    empty = await asyncio.to_thread(run, " ")
+    empty = ask_node(house, node_folder, " ")
     assert empty.returncode == 1
     assert empty.stderr.startswith("empty: the message is empty")
+
+
+def test_both_clients_get_their_answers_while_the_connectors_are_killed(house: House, node_folder: Path) -> None:
+    text = " ".join(f"w{i}" for i in range(60))
+    with ThreadPoolExecutor() as pool:
+        house.kill("connectors")
+        at_once = [pool.submit(ask_py, house, "-i", "killed-1", text), pool.submit(ask_node, house, node_folder, text)]
+        house.wait_ready()
+        assert [done.result().stdout for done in at_once] == [f"{text}\n"] * 2, "asked while nobody was there"
+        killed = house.pid("connectors")
+        asked = [pool.submit(ask_py, house, "-i", "killed-2", text), pool.submit(ask_node, house, node_folder, text)]
+        until(lambda: ask_py(house, "--state", "killed-2").returncode == 0, 20, "the question is accepted")
+        house.kill("connectors")
+        house.wait_back("connectors", killed)
+        assert [done.result().stdout for done in asked] == [f"{text}\n"] * 2, "killed while they wait"
 
 
 class Line:

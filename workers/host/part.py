@@ -18,6 +18,7 @@ from schemas.config import Config
 from schemas.message import token
 from workers.host.loop import taken
 from workers.host.models import Models
+from workers.host.rebuild import rebuild
 
 WORKERS_PER_FOLDER_MAX = 64
 
@@ -49,6 +50,7 @@ def worker_id(data: Path) -> Iterator[str]:
 async def _body(part: Part) -> None:
     await streams.apply(part.bus, part.config)
     with worker_id(part.data) as worker:
+        await rebuild(part.bus, part.sessions)
         models = Models(part.bus, part.sessions, part.config, worker)
 
         async def offered(message: Message) -> None:
