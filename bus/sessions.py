@@ -173,8 +173,9 @@ class Sessions:
         plain = self._open(row[1], key)
         if plain is None:
             return None
-        state = _state.decode(plain)
-        return msgspec.structs.replace(state, state=row[0].decode())
+        state, now = _state.decode(plain), row[0].decode()
+        reply = state.reply if now in ("answered", "dead") else None  # a requeued request has only its old one
+        return msgspec.structs.replace(state, state=now, reply=reply)
 
     async def cancel(self, channel: str, request: str) -> None:
         """Remember that a request is not wanted any more, for the worker that will begin it."""

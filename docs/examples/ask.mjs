@@ -26,14 +26,14 @@ async function next(message) {
 
 // After a silence: the answer, if there is one. What Roost does not know is asked again, under the same id.
 async function missed(question, inbox) {
+  let known = { error: "nobody there" };
   try {
-    const reply = await nc.request("roost.ask.state", JSON.stringify({ id: question.id }), { timeout: 5_000 });
-    const known = reply.json();
-    if (known.error) nc.publish("roost.ask", JSON.stringify(question), { reply: inbox });
-    return known.reply;
+    known = (await nc.request("roost.ask.state", JSON.stringify({ id: question.id }), { timeout: 5_000 })).json();
   } catch {
     await new Promise((resolve) => setTimeout(resolve, 1_000)); // the front door is being restarted
   }
+  if (known.error) nc.publish("roost.ask", JSON.stringify(question), { reply: inbox });
+  return known.reply;
 }
 
 async function ask(question) {

@@ -37,7 +37,7 @@ async def missed(nc: Client, question: dict[str, Any], inbox: str) -> dict[str, 
         known = await about(nc, "state", question["id"])
     except (nats.errors.NoRespondersError, nats.errors.TimeoutError):  # the front door is being restarted
         await asyncio.sleep(1)
-        return None
+        known = {"error": "nobody there"}
     if "error" in known:
         await nc.publish("roost.ask", json.dumps(question).encode(), reply=inbox)
     return known.get("reply")

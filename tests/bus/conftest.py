@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -15,27 +18,43 @@ from bus.embedded import Embedded
 from bus.endpoints import Endpoints
 from bus.memory import MemoryBus, MemoryServer
 from schemas.config import Config
+from tests.bus.cluster import cluster
 from tests.bus.real import Real, config_of
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def elsewhere(opened: AbstractAsyncContextManager[T]) -> Iterator[T]:
+    """Keep something open on an event loop of its own: a test's loop ends with the test."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="elsewhere", daemon=True)
+    thread.start()
+    try:
+        value = asyncio.run_coroutine_threadsafe(opened.__aenter__(), loop).result(90)
+        try:
+            yield value
+        finally:
+            asyncio.run_coroutine_threadsafe(opened.__aexit__(None, None, None), loop).result(90)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
 
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Endpoints, Path]]:
-    """nats-server and valkey-server, once for all tests that do not harm them.
-
-    On an event loop of their own: a test's loop ends with the test.
-    """
+    """nats-server and valkey-server, once for all tests that do not harm them."""
     data = tmp_path_factory.mktemp("servers")
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="servers", daemon=True)
-    thread.start()
-    embedded = Embedded(config_of(), data)
-    try:
-        yield asyncio.run_coroutine_threadsafe(embedded.start(), loop).result(60), data
-    finally:
-        asyncio.run_coroutine_threadsafe(embedded.stop(), loop).result(60)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
+    with elsewhere(Embedded(config_of(), data)) as endpoints:
+        yield endpoints, data
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a Redis Cluster of three masters."""
+    with elsewhere(cluster(tmp_path_factory.mktemp("cluster"))) as url:
+        yield url
 
 
 @pytest.fixture
