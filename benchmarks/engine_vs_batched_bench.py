@@ -21,8 +21,9 @@ from pathlib import Path
 
 from benchmarks.llama_server import ROOT, program
 from workers.llama import native
-from workers.llama.engine import Engine, Work
+from workers.llama.engine import Engine
 from workers.llama.machine import SamplerSpec
+from workers.llama.request import Work
 
 WIDTHS = (1, 4, 8, 16)
 
@@ -50,7 +51,7 @@ def _serve(engine: Engine, prompts: list[array[int]], tokens: int) -> None:
                 sampler=SamplerSpec(ban_end=True),
                 stops=(),
                 reply_max=tokens,
-            )  # fmt: skip
+            )
         )
     while engine.busy:
         engine.step()

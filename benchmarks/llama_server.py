@@ -1,4 +1,4 @@
-"""Builds llama.cpp's own programs from the source that the pinned llama-cpp-python carries: the peers we measure against.
+"""Builds llama.cpp's own programs, our peers, from the source that the pinned llama-cpp-python carries.
 
 Not part of the product. The source comes through pip with its hash of the package index, the build goes to
 `build/llama.cpp/` and is done once.

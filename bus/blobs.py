@@ -63,6 +63,8 @@ class Blobs:
                 result = await store.get(sha256)
         except nats.js.errors.NotFoundError:
             return None
+        except nats.js.errors.DigestMismatchError:
+            raise Untrusted(f"blob {sha256} was altered; it was left out") from None
         except (nats.errors.Error, TimeoutError) as error:
             raise Retryable(f"the blob store did not answer: {error}", code="bus_unavailable") from None
         data = bytes(result.data or b"")

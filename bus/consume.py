@@ -34,6 +34,8 @@ log = logging.getLogger("roost.consume")
 HEAD_POLL_S = (0.002, 0.5)
 """How soon to look for the head of a subject again, doubling: at first the predecessor's acknowledgement is only under
 way to the server; later it runs on another machine."""
+AGAIN = "Roost-Again"
+"""Header of a message that may have been published before, maybe longer ago than the bus remembers ids."""
 
 
 class Handler(ABC):

@@ -8,6 +8,7 @@ for exactly as many as `room()` allows and never holds more.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import secrets
@@ -95,7 +96,10 @@ class Puller:
         self._wake.set()
 
     def stop(self) -> None:
-        """Ask for nothing more; what arrives for earlier requests is still received."""
+        """Ask for nothing more, and take back what was asked: what is on its way is still received, and no more.
+
+        (Requests left with the server would be filled with the very messages that a stopping process gives back.)
+        """
         self._stopped = True
         self._wake.set()
 
@@ -109,7 +113,7 @@ class Puller:
         )
         self._bus.on_reconnect.append(self._reset)
         try:
-            while True:
+            while not self._stopped:
                 await self._top_up()
                 self._wake.clear()
                 try:
@@ -121,8 +125,8 @@ class Puller:
                         self._reset()
         finally:
             self._bus.on_reconnect.remove(self._reset)
-            if not self._bus.nc.is_closed:
-                await subscription.unsubscribe()
+            with contextlib.suppress(nats.errors.Error, TimeoutError):  # a lost link has taken it back already
+                await subscription.drain()
 
     async def _top_up(self) -> None:
         if self._stopped or not self._bus.connected:

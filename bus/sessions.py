@@ -33,6 +33,7 @@ from schemas.session import Entry, SessionInfo
 log = logging.getLogger("roost.sessions")
 
 SERVER_MIN = (6, 2)
+NEEDED = "Roost needs Redis 6.2, Valkey 7.2 or newer"
 TITLE_CHARS = 80
 CONNECTIONS_MAX = 16
 _entry = msgspec.json.Decoder(Entry)
@@ -80,11 +81,15 @@ class Sessions:
                 info = await self._redis.info("server")
             except AuthenticationError as error:
                 raise AuthFailed(f"sessions: the server refuses our password: {error}") from None
+            except ResponseError as error:
+                if "unknown command" not in str(error).lower():
+                    raise
+                raise ConfigError(f"sessions: the server is too old ({error}); {NEEDED}") from None
         if "redis_version" not in info and info:
             info = next(iter(info.values()))
         version = str(info.get("redis_version", "0"))
         if tuple(int(p) for p in version.split(".")[:2]) < SERVER_MIN:
-            raise ConfigError(f"sessions: server {version} is too old; Roost needs Redis 6.2, Valkey 7.2 or newer")
+            raise ConfigError(f"sessions: server {version} is too old; {NEEDED}")
 
     async def claim_empty(self) -> bool:
         """True, once, for a server that has never held this installation's sessions; see `workers/host/rebuild.py`."""

@@ -14,7 +14,7 @@ from collections import OrderedDict
 import msgspec
 from msgspec.structs import replace
 
-from bus.consume import Handler
+from bus.consume import AGAIN, Handler
 from bus.contract import Sessions
 from bus.pull import Delivery
 from connectors import Connector
@@ -51,8 +51,9 @@ class Sent:
         if len(self._known) > self.REMEMBERED:
             self._known.popitem(last=False)
 
-    async def has(self, mark: str) -> bool:
-        return mark in self._known or await self._sessions.was_sent(mark)
+    async def has(self, mark: str, *, look_up: bool) -> bool:
+        """True when this process sent it, or with `look_up` any process that noted it."""
+        return mark in self._known or (look_up and await self._sessions.was_sent(mark))
 
     async def write(self) -> None:
         """Write what has come together; kept for the next time when the server is away."""
@@ -78,8 +79,6 @@ class Sent:
 class Egress(Handler):
     """Delivers one connector's replies, in order within each conversation."""
 
-    ordered = False  # one process delivers a channel; its own queues keep the order
-
     def __init__(self, connector: Connector, sent: Sent, exchanges: Exchanges, meter: Meter, metrics: Metrics) -> None:
         self._connector = connector
         self._sent = sent
@@ -87,17 +86,24 @@ class Egress(Handler):
         self._meter = meter
         self._metrics = metrics
 
+    def alone(self, delivery: Delivery) -> bool:
+        """The reply to a request that is a conversation of its own."""
+        conversation = delivery.subject.rpartition(".")[2]
+        return delivery.data.startswith(f'{{"id":"{conversation}"'.encode())
+
     async def handle(self, delivery: Delivery) -> None:
         reply = self._decode(delivery)
         mark = delivery.headers.get("Nats-Msg-Id", reply.id)
         capabilities = self._connector.capabilities
-        if delivery.deliveries > 1 and not capabilities.repeatable and await self._sent.has(mark):
+        again = delivery.deliveries > 1 or AGAIN in delivery.headers
+        if not capabilities.repeatable and await self._sent.has(mark, look_up=again):
             return
         self._meter.closed(reply.id)
         self._exchanges.resolve(reply)
         pieces = list(split(reply.text, capabilities.text_bytes_max)) or [""]
-        for piece in pieces:
-            await self._connector.send(replace(reply, text=piece) if len(pieces) > 1 else reply)
+        for piece in pieces[:-1]:
+            await self._connector.send(replace(reply, text=piece, attachments=(), notes=()))
+        await self._connector.send(replace(reply, text=pieces[-1]) if len(pieces) > 1 else reply)
         if not capabilities.repeatable:
             self._sent.add(mark)
         self._metrics.answered(reply)

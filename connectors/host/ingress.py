@@ -148,6 +148,9 @@ class Ingress:
                 await self._sessions.accept(queued(message, stored.seq))
             except Retryable as error:  # the message is stored: whoever answers it records it
                 log.warning("request %s is accepted but not listed yet: %s", message.id, error.message)
+        if stored.duplicate and (known := await self._known(message.id)) is not None and known.reply is not None:
+            self.meter.closed(message.id)  # answered before: no reply will come to close it
+            return known
         self._metrics.accepted(message.channel)
         return Accepted(
             request=message.id,

@@ -25,7 +25,8 @@ def split(text: str, bytes_max: int) -> Iterator[str]:
             if at > len(window) // 3:
                 cut = at + len(mark)
                 break
-        yield text[:cut].rstrip()
+        if piece := text[:cut].rstrip():
+            yield piece
         text = text[cut:].lstrip()
     if text:
         yield text

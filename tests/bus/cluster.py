@@ -17,7 +17,7 @@ SLOTS = 16_384
 PASSWORD = "cluster-password"
 
 
-async def _node(folder: Path, port: int) -> asyncio.subprocess.Process:
+def _configured(folder: Path, port: int) -> Path:
     folder.mkdir(parents=True)
     config = folder / "node.conf"
     config.write_text(
@@ -25,14 +25,15 @@ async def _node(folder: Path, port: int) -> asyncio.subprocess.Process:
         f"logfile {folder / 'log'}\nsave ''\ncluster-enabled yes\ncluster-port {free_port('127.0.0.1')}\n"
         "cluster-node-timeout 5000\n"
     )
-    return await asyncio.create_subprocess_exec(str(valkey_server()), str(config), stdin=asyncio.subprocess.DEVNULL)
+    return config
 
 
 @contextlib.asynccontextmanager
 async def cluster(folder: Path) -> AsyncIterator[str]:
     """The URL of a running cluster; its password is `PASSWORD`."""
     ports = [free_port("127.0.0.1") for _ in range(MASTERS)]
-    processes = [await _node(folder / str(port), port) for port in ports]
+    configs = [_configured(folder / str(port), port) for port in ports]
+    processes = [await asyncio.create_subprocess_exec(str(valkey_server()), str(config)) for config in configs]
     clients = [redis.asyncio.Redis(port=port, password=PASSWORD) for port in ports]
     try:
 
@@ -47,16 +48,13 @@ async def cluster(folder: Path) -> AsyncIterator[str]:
             last = SLOTS - 1 if i == MASTERS - 1 else (i + 1) * share - 1
             await client.execute_command("CLUSTER", "ADDSLOTSRANGE", i * share, last)
             await client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
-        for port, process in list(zip(ports, processes, strict=True))[1:]:
-            assert process.returncode is None
-            bus_port = (folder / str(port) / "node.conf").read_text().split("cluster-port ")[1].split()[0]
+        for port, config in list(zip(ports, configs, strict=True))[1:]:
+            bus_port = config.read_text().split("cluster-port ")[1].split()[0]
             await clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", port, bus_port)
 
         async def joined() -> bool:
-            infos = [await client.execute_command("CLUSTER", "INFO") for client in clients]
-            return all(
-                str(i.get("cluster_state")) == "ok" and int(i.get("cluster_known_nodes", 0)) == MASTERS for i in infos
-            )
+            infos = [(await client.execute_command("CLUSTER", "INFO")).decode() for client in clients]
+            return all("cluster_state:ok" in info and f"cluster_known_nodes:{MASTERS}" in info for info in infos)
 
         await soon(joined, "the nodes are one cluster", 30)
         yield f"redis+cluster://127.0.0.1:{ports[0]}"

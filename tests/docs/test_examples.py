@@ -106,6 +106,7 @@ def test_both_clients_get_their_answers_while_the_connectors_are_killed(house: H
         until(lambda: ask_py(house, "--state", "killed-2").returncode == 0, 20, "the question is accepted")
         house.kill("connectors")
         house.wait_back("connectors", killed)
+        house.wait_ready()  # also learns the web server's new port
         assert [done.result().stdout for done in asked] == [f"{text}\n"] * 2, "killed while they wait"
 
 

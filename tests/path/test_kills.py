@@ -139,6 +139,8 @@ async def check(roost: RunningRoost, clients: list[Client]) -> None:
         by_conversation[turn["conversation"]].append(turn)
     asked = {id_ for client in clients for id_ in client.answers}
     print(f"{len(asked)} asked, {len(turns)} turns, {len(dead)} dead letters")
+    for letter in letters:
+        print("dead letter:", {key: letter.get(key) for key in ("stream", "subject", "code", "reason", "deliveries")})
     assert len(turns) + len(dead) >= len(asked) > CLIENTS
     doubled = {request: len(found) for request, found in by_request.items() if len(found) != 1}
     assert not doubled, "requests with more than one turn"

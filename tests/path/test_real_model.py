@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from openai import AsyncOpenAI
 from playwright.async_api import async_playwright, expect
 
-from tests.connectors.web.conftest import CHROMIUM, FLAGS
 from tests.conftest import missing
+from tests.connectors.web.conftest import CHROMIUM, FLAGS
 from tests.running import RunningRoost
 
 NAME = "text-generation"
@@ -20,7 +21,7 @@ PROMPT_TOKENS_MAX = 150
 
 @pytest.mark.timeout(300)
 async def test_three_starts_in_a_row_answer_everywhere(tmp_path: Path, starter_model: Path) -> None:
-    if not Path(CHROMIUM).exists():
+    if shutil.which(CHROMIUM) is None:
         missing(f"{CHROMIUM} is not installed (Debian package chromium)")
     model = {"name": NAME, "type": "llama", "path": str(starter_model), "max_tokens": 48}
     roost = RunningRoost(tmp_path, {"models": [model]})

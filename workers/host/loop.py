@@ -15,7 +15,8 @@ import msgspec
 from msgspec.structs import replace
 
 from bus import subjects
-from bus.consume import Consumer, HandedOver, Handler
+from bus.blobs import BLOB_HEADER
+from bus.consume import AGAIN, Consumer, HandedOver, Handler
 from bus.contract import Begun, Bus, Message, Sessions
 from bus.dead import REQUEUED
 from bus.pull import Delivery
@@ -123,8 +124,9 @@ class ModelLoop(Handler):
     async def _offer(self, owner: str, delivery: Delivery) -> bytes | None:
         """`taken`, `busy`, or None when that worker does not live any more."""
         headers = {**delivery.headers, "Roost-Subject": delivery.subject, "Roost-Ack": delivery.ack_to}
+        data = b"" if BLOB_HEADER in headers else delivery.data  # what did not fit once does not fit now
         try:
-            return await self._bus.request(subjects.take(owner), delivery.data, HAND_OVER_S, headers=headers)
+            return await self._bus.request(subjects.take(owner), data, HAND_OVER_S, headers=headers)
         except (Retryable, Disconnected):
             return None
 
@@ -173,12 +175,13 @@ class ModelLoop(Handler):
     async def _publish(self, inbound: Inbound, reply: Outbound, delivery: Delivery, *, log_turn: bool = True) -> None:
         """Reply to OUTBOX and turn to TURNS, both stored before this returns; kept at while the bus is away."""
         again = f".{delivery.headers[REQUEUED]}" if REQUEUED in delivery.headers else ""
+        headers = {AGAIN: "1"} if delivery.deliveries > 1 else None
         turn = turn_of(inbound, reply, worker=self._worker, attempt=delivery.deliveries, finished_at=time.time())
         for attempt in range(PUBLISH_ATTEMPTS):
             try:
                 async with asyncio.TaskGroup() as both:
                     out = subjects.outbox(reply.channel, reply.conversation)
-                    both.create_task(self._bus.publish(out, _encode(reply), id=f"{reply.id}{again}"))
+                    both.create_task(self._bus.publish(out, _encode(reply), id=f"{reply.id}{again}", headers=headers))
                     if log_turn:
                         where = subjects.turn(reply.channel, reply.conversation)
                         both.create_task(self._bus.publish(where, _encode(turn), id=f"turn-{reply.id}{again}"))
@@ -205,5 +208,6 @@ async def taken(bus: Bus, consumers: dict[str, Consumer], message: Message) -> N
     if consumer.full:
         await bus.send(message.reply, b"busy")
         return
-    await consumer.receive(Delivery(bus, subject, message.data, headers, ack_to))
+    data = await bus.payload(headers, message.data)
+    await consumer.receive(Delivery(bus, subject, data, headers, ack_to))
     await bus.send(message.reply, b"taken")

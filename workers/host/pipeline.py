@@ -37,9 +37,16 @@ def seed_of(request: str) -> int:
 
 
 def job_of(inbound: Inbound, history: Sequence[Entry], model: ModelConfig) -> Job:
-    """Session history and request → what the backend sees. Exchanges that failed are left out of the prompt."""
-    failed = {entry.request for entry in history if entry.error is not None}
-    lines = [Message(entry.role, entry.text) for entry in history if entry.request not in failed and entry.text]
+    """Session history and request → what the backend sees. Exchanges that failed are left out of the prompt.
+
+    One that failed and was answered when the operator sent it again stands there twice; the second counts.
+    """
+    failed = {entry.request: i for i, entry in enumerate(history) if entry.error is not None}
+    lines = [
+        Message(entry.role, entry.text)
+        for i, entry in enumerate(history)
+        if i > failed.get(entry.request, -1) and entry.text
+    ]
     if inbound.history is not None:
         lines = list(inbound.history)
     system = inbound.system if inbound.system is not None else model.system

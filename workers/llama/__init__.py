@@ -18,9 +18,10 @@ from msgspec import Meta
 from schemas.errors import ConfigError, RoostError
 from workers import BackendSettings, BatchBackend, Finished, Job, Piece
 from workers.llama import file, sampling
-from workers.llama.engine import Engine, Work, failed
+from workers.llama.engine import Engine, failed
 from workers.llama.plan import plan
 from workers.llama.prompt import Prompt, Prompts
+from workers.llama.request import Work
 from workers.llama.template import ChatTemplate
 
 if TYPE_CHECKING:

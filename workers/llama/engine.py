@@ -11,17 +11,15 @@ from __future__ import annotations
 import logging
 import time
 from array import array
-from collections.abc import Callable, Iterable, Sequence
-
-from msgspec import Struct
+from collections.abc import Callable, Iterable
 
 from schemas.errors import Retryable, RoostError
 from schemas.message import Finish, Usage
 from workers import Finished, Piece
 from workers.llama.cache import OPERATOR, Match, PrefixTree, common
-from workers.llama.machine import PENALTY_TOKENS, Machine, NoCells, Row, Sampler, SamplerSpec, StepFailed
+from workers.llama.machine import PENALTY_TOKENS, Machine, NoCells, Row, StepFailed
+from workers.llama.request import Running, Work
 from workers.llama.schedule import Prompt, prompt_budget, share_out, victim
-from workers.llama.text import TextStream
 
 log = logging.getLogger(__name__)
 
@@ -35,50 +33,6 @@ IDLE_STEPS_MAX = 4_000
 """Every cell in use costs each step a little; after so many steps that exceeds what recomputing it would cost."""
 
 
-class Work(Struct, frozen=True, kw_only=True):
-    """A request, ready to compute. `operator`: leading tokens that belong to everybody."""
-
-    request: str
-    tokens: array[int]
-    operator: int
-    owner: str
-    conversation: str
-    sampler: SamplerSpec
-    stops: tuple[str, ...]
-    reply_max: int
-    clipped: str = ""
-    """Why the reply may end at `reply_max` earlier than was asked for: becomes a note."""
-    notes: tuple[str, ...] = ()
-
-
-class _Running:
-    """The state of one request. `tokens` is the prompt and the answer so far; the first `done` have cells."""
-
-    def __init__(self, work: Work, order: int) -> None:
-        self.work = work
-        self.order = order
-        self.tokens = work.tokens[:]
-        self.prompt = len(work.tokens)
-        self.seq = -1
-        self.done = 0
-        self.cached = -1
-        self.sampler: Sampler | None = None
-        self.text = TextStream(work.stops)
-        self.shown = False
-
-    @property
-    def left(self) -> int:
-        return len(self.tokens) - self.done
-
-    @property
-    def generated(self) -> int:
-        return len(self.tokens) - self.prompt
-
-    @property
-    def answering(self) -> bool:
-        return self.generated > 0 and self.left == 1
-
-
 class Engine:
     """Call `add`, `step` and `cancel` from one thread."""
 
@@ -88,8 +42,8 @@ class Engine:
         self._clock = clock
         self._tree = PrefixTree()
         self._free = list(range(machine.sequences - 1, -1, -1))
-        self._waiting: list[_Running] = []
-        self._running: list[_Running] = []
+        self._waiting: list[Running] = []
+        self._running: list[Running] = []
         self._cancelled: set[str] = set()
         self._parked: dict[int, tuple[str, str]] = {}
         self._order = 0
@@ -115,7 +69,7 @@ class Engine:
 
     def add(self, work: Work) -> None:
         self._order += 1
-        self._waiting.append(_Running(work, self._order))
+        self._waiting.append(Running(work, self._order))
 
     def cancel(self, request: str) -> None:
         """End a request with the next step; an unknown one is ignored."""
@@ -159,7 +113,7 @@ class Engine:
             self._waiting.remove(r)
             self._running.append(r)
 
-    def _soon_shared(self, r: _Running) -> bool:
+    def _soon_shared(self, r: Running) -> bool:
         """Whether a running prompt is about to compute what `r` could take over; waiting beats doing it twice."""
         if not self._reuse:
             return False
@@ -172,10 +126,10 @@ class Engine:
                 soon = max(soon, min(n, len(r.tokens) - 1))
         return soon > 0 and soon > self._match(r).length
 
-    def _match(self, r: _Running) -> Match:
+    def _match(self, r: Running) -> Match:
         return self._tree.match(r.tokens[:-1], r.work.owner) if self._reuse else Match()
 
-    def _begin(self, r: _Running) -> bool:
+    def _begin(self, r: Running) -> bool:
         """Let `r` share its longest prefix, if there will be cells for the rest."""
         found = self._match(r)
         if not self._free:
@@ -209,7 +163,7 @@ class Engine:
 
     # -- what a step computes
 
-    def _plan(self) -> list[tuple[_Running, int]]:
+    def _plan(self) -> list[tuple[Running, int]]:
         """Each participant and how many of its tokens: answers first, then pieces of prompts."""
         answers = [r for r in self._running if r.answering]
         prompts = {r.order: r for r in self._running if not r.answering}
@@ -218,7 +172,7 @@ class Engine:
         shares = share_out([Prompt(o, r.left) for o, r in sorted(prompts.items())], budget)
         return [(r, 1) for r in answers] + [(prompts[s.id], s.tokens) for s in shares]
 
-    def _secure(self, rows: list[tuple[_Running, int]]) -> list[tuple[_Running, int]]:
+    def _secure(self, rows: list[tuple[Running, int]]) -> list[tuple[Running, int]]:
         """See to it that there are cells for `rows`; pre-empt the newest request where idle ones do not suffice."""
         while rows and self._tree.cells + sum(n for _, n in rows) > self._machine.cells:
             if self._give_up():
@@ -242,17 +196,17 @@ class Engine:
             self._parked.pop(cut.seq, None)
         return True
 
-    def _preempt(self, r: _Running) -> None:
+    def _preempt(self, r: Running) -> None:
         """Take the cells of `r`; it waits and computes them again later, answer so far included."""
         self._drop(r.seq)
         r.seq, r.done = -1, 0
         self._running.remove(r)
         self._waiting.append(r)
 
-    def _row(self, r: _Running, n: int) -> Row:
+    def _row(self, r: Running, n: int) -> Row:
         return Row(r.seq, r.done, r.tokens[r.done : r.done + n], r.done + n == len(r.tokens))
 
-    def _compute(self, rows: list[Row], owners: list[_Running], pieces: list[Piece]) -> None:
+    def _compute(self, rows: list[Row], owners: list[Running], pieces: list[Piece]) -> None:
         """Decode, account, sample. A batch that fails is tried again row by row, so that only the culprit fails."""
         begun = self._clock()
         try:
@@ -279,7 +233,7 @@ class Engine:
                 pieces.extend(self._take(r, token))
         self._pace(sum(len(row.tokens) for row in rows), self._clock() - begun)
 
-    def _account(self, rows: list[Row], owners: list[_Running]) -> None:
+    def _account(self, rows: list[Row], owners: list[Running]) -> None:
         for row, r in zip(rows, owners, strict=True):
             shared = max(0, min(r.work.operator - row.start, len(row.tokens)))
             self._tree.extend(r.seq, row.tokens[:shared], OPERATOR)
@@ -291,7 +245,7 @@ class Engine:
         now = seconds / tokens
         self._token_s = now if not self._token_s else 0.8 * self._token_s + 0.2 * now
 
-    def _out_of_cells(self, owners: list[_Running], pieces: list[Piece]) -> None:
+    def _out_of_cells(self, owners: list[Running], pieces: list[Piece]) -> None:
         """The context is fuller than the books say (it may be fragmented): make room and try in the next step."""
         while self._give_up():
             pass
@@ -304,7 +258,7 @@ class Engine:
 
     # -- what comes of it
 
-    def _take(self, r: _Running, token: int) -> Iterable[Piece]:
+    def _take(self, r: Running, token: int) -> Iterable[Piece]:
         """One sampled token: its text, and perhaps the end."""
         if self._machine.ends(token):
             yield self._finish(r, "stop")
@@ -317,7 +271,7 @@ class Engine:
             r.shown = True
             yield Piece(r.work.request, text)
 
-    def _finish(self, r: _Running, finish: Finish, text: str = "") -> Piece:
+    def _finish(self, r: Running, finish: Finish, text: str = "") -> Piece:
         text += r.text.close()
         notes = r.work.notes
         if finish == "length" and r.work.clipped:
@@ -328,12 +282,12 @@ class Engine:
         usage = Usage(r.prompt, r.generated, max(r.cached, 0))
         return Piece(r.work.request, text, Finished(finish=finish, usage=usage, notes=notes))
 
-    def _fail(self, r: _Running, error: RoostError) -> Piece:
+    def _fail(self, r: Running, error: RoostError) -> Piece:
         self._leave(r, keep=False)
         usage = Usage(r.prompt, r.generated, max(r.cached, 0))
         return Piece(r.work.request, "", Finished(finish="error", usage=usage, error=error))
 
-    def _leave(self, r: _Running, *, keep: bool = True) -> None:
+    def _leave(self, r: Running, *, keep: bool = True) -> None:
         """Close the sampler; what is computed stays for the conversation's next turn."""
         if r in self._waiting:
             self._waiting.remove(r)
@@ -367,6 +321,3 @@ class Engine:
 def failed(request: str, error: RoostError) -> Piece:
     """The only piece of a request that never came to be computed."""
     return Piece(request, "", Finished(finish="error", error=error))
-
-
-__all__: Sequence[str] = ("Engine", "Work", "failed")

@@ -37,7 +37,7 @@ class FakeSampler:
 
 
 class FakeMachine:
-    """`bad` tokens make every batch with them fail; `refuse` is how many batches find no cells though there are some."""
+    """`bad` tokens make every batch with them fail; `refuse` batches find no cells though there are some."""
 
     def __init__(self, cells: int = 64, sequences: int = 8, batch_max: int = 16, bad: Sequence[int] = ()) -> None:
         self.cells, self.sequences, self.batch_max = cells, sequences, batch_max

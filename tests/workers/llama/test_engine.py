@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from schemas.message import Usage
 from tests.workers.llama.machines import END, FakeMachine, next_token
 from workers import Finished, Piece
-from workers.llama.engine import QUIET_STEP_S, Engine, Work
+from workers.llama.engine import QUIET_STEP_S, Engine
 from workers.llama.machine import SamplerSpec
+from workers.llama.request import Work
 
 
 def work(
