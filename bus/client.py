@@ -125,6 +125,8 @@ class Bus:
 
         async def failed(error: Exception) -> None:
             log.debug("%s: bus: %r", name, error)
+            if not holder and "authorization" in str(error).lower():  # the client itself would try for ever
+                raise AuthFailed(f"the bus at {endpoints.nats[0]} refuses our credentials ({seed})")
 
         deadline = time.monotonic() + (config.bus.connect_timeout_s if wait else 0)
         while True:
@@ -147,11 +149,12 @@ class Bus:
                     timeout=2.5,
                 )
                 break
+            except AuthFailed:
+                await client.close()
+                raise
             except (OSError, TimeoutError, nats.errors.Error) as error:
                 await client.close()
                 client = Client()
-                if "authorization" in str(error).lower():
-                    raise AuthFailed(f"the bus at {endpoints.nats[0]} refuses our credentials ({seed})") from None
                 if isinstance(error, FileNotFoundError):
                     raise ConfigError(f"bus.credentials: {error.filename} does not exist") from None
                 if time.monotonic() >= deadline:
@@ -339,9 +342,18 @@ class Bus:
         """This process's share of a durable consumer, delivered to `receive`."""
         return Puller(self, stream, consumer, receive, room)
 
-    async def head(self, stream: str, subject: str) -> int | None:
-        """Sequence of the oldest message that `stream` holds on `subject`; None when it holds none."""
-        msg = await self._direct(stream, {"seq": 1, "next_by_subj": subject})
+    async def head(self, stream: str, subject: str, *, leader: bool = False) -> int | None:
+        """Sequence of the oldest message that `stream` holds on `subject`; None when it holds none.
+
+        Any replica may answer and lag behind a little, unless `leader` asks the one that knows.
+        """
+        query = {"seq": 1, "next_by_subj": subject}
+        if leader:
+            answer = await self.api(f"STREAM.MSG.GET.{stream}", query)
+            if "message" not in answer and answer.get("error", {}).get("code") != 404:
+                raise Retryable(f"{stream}: {answer.get('error')}", code="bus_unavailable")
+            return int(answer["message"]["seq"]) if "message" in answer else None
+        msg = await self._direct(stream, query)
         return None if msg is None else int((msg.headers or {})["Nats-Sequence"])
 
     async def get(self, stream: str, seq: int) -> StoredMessage | None:

@@ -211,6 +211,8 @@ class Consumer:
             return True
         if queue.waiting[0][2] is not delivery:  # an earlier one has come meanwhile
             return False
+        if head is None:  # gone; or not yet known to the replica that answered, so the leader is asked
+            head = await self._leader_head(delivery)
         if head is None or head > delivery.seq:  # finished elsewhere meanwhile: nothing is left of it
             heapq.heappop(queue.waiting)
             self._held -= 1
@@ -224,6 +226,12 @@ class Consumer:
         except TimeoutError:
             queue.poll_s = min(HEAD_POLL_S[1], 2 * queue.poll_s)
         return False
+
+    async def _leader_head(self, delivery: Delivery) -> int | None:
+        try:
+            return await self._bus.head(self.stream, delivery.subject, leader=True)
+        except (Retryable, Disconnected):
+            return 0
 
     def _set_blocked(self, queue: _Queue, blocked: bool) -> None:
         if queue.blocked != blocked:

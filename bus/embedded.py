@@ -33,7 +33,7 @@ NAMES = ("nats", "valkey")
 MAX_PAYLOAD_BYTES = 1_048_576
 CLIENT_PUBLISH = ("roost.ask", "roost.ask.>", "roost.knowledge.search", "$SRV.>")
 CLIENT_SUBSCRIBE = ("_INBOX.>",)
-"""A client hears its own answers only: the parts' inboxes begin with another word."""
+"""Programs with the client key share it, and so can hear each other's inboxes; never those of the parts (`_R.`)."""
 SESSION_BYTES_MAX = 1_073_741_824
 """Memory of the session server; a full one refuses to write rather than forget a conversation."""
 

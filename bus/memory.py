@@ -566,7 +566,7 @@ class MemoryBus:
     def pull(self, stream: str, consumer: str, receive: Receive, room: Callable[[], int]) -> MemoryPuller:
         return MemoryPuller(self, (stream, consumer), receive, room)
 
-    async def head(self, stream: str, subject: str) -> int | None:
+    async def head(self, stream: str, subject: str, *, leader: bool = False) -> int | None:
         message = await self.next(stream, subject, 1)
         return None if message is None else message.seq
 

@@ -126,7 +126,7 @@ class Puller:
         finally:
             self._bus.on_reconnect.remove(self._reset)
             with contextlib.suppress(nats.errors.Error, TimeoutError):  # a lost link has taken it back already
-                await subscription.drain()
+                await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py does not say
 
     async def _top_up(self) -> None:
         if self._stopped or not self._bus.connected:

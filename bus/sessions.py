@@ -63,8 +63,8 @@ class Sessions:
         }
         url = endpoints.redis
         client: Any
-        if url.startswith("redis+cluster://"):
-            client = RedisCluster.from_url(url.replace("redis+cluster://", "redis://", 1), **options)
+        if url.partition("://")[0] in ("redis+cluster", "rediss+cluster"):
+            client = RedisCluster.from_url(url.replace("+cluster", "", 1), **options)
         else:
             # as many as can be of use at once; a burst of requests waits for one of them instead of opening more
             pool = redis.BlockingConnectionPool

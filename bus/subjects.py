@@ -34,6 +34,10 @@ def inbox_of_model(model: str) -> str:
     return f"roost.in.{_tokens(model)}.>"
 
 
+def inbox_of_channel(channel: str) -> str:
+    return f"roost.in.*.{_tokens(channel)}.>"
+
+
 def outbox(channel: str, conversation: str) -> str:
     return f"roost.out.{_tokens(channel, conversation)}"
 

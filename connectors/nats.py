@@ -166,7 +166,7 @@ class NatsConnector(Connector):
         return Inbound(
             id=ask.id,
             conversation=conversation,
-            sender=Sender(id=ask.user or SENDER),
+            sender=Sender(id=ask.user or SENDER, application=SENDER),
             text=ask.text,
             kind="chat" if ask.kind == "chat" else "completion",
             model=ask.model,

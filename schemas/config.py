@@ -69,7 +69,7 @@ class SessionConfig(Strict, frozen=True):
 
     listen: str = "127.0.0.1:4280"
     url: str | None = None
-    """`redis://`, `rediss://` or `redis+cluster://`, without a password; that comes from `password`."""
+    """`redis://`, `rediss://`, `redis+cluster://` or `rediss+cluster://`; the password comes from `password`."""
     password: str | None = None
     """`${ENV}` or `file:PATH`."""
     turns_max: int = 64
@@ -117,6 +117,8 @@ class LimitConfig(Strict, frozen=True):
     events_age_s: int = 7 * 86_400
     dead_age_s: int = 30 * 86_400
     blob_age_s: int = 30 * 86_400
+    outage_s: float = 600.0
+    """For how long work in hand waits for a bus or sessions server that is away, before it goes back to the queue."""
     drain_s: float = 20.0
     """For how long a stopping part finishes what it has begun."""
 
@@ -163,7 +165,7 @@ class Config(Strict, frozen=True):
     sessions: SessionConfig = SessionConfig()
     limits: LimitConfig = LimitConfig()
     language: str = "en"
-    """Language of sentences to senders whose own is unknown: `en` or `zh`."""
+    """Language of the page for a reader whose browser names neither: `en` or `zh`."""
 
 
 class BackendSettings(Strict, frozen=True):

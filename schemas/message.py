@@ -27,6 +27,8 @@ class Sender(Struct, frozen=True, omit_defaults=True):
     id: str
     name: str = ""
     language: str = ""
+    application: str = ""
+    """The program that speaks for the sender, where one does: its own words (a system prompt) serve all its senders."""
 
 
 class Attachment(Struct, frozen=True, omit_defaults=True):

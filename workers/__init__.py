@@ -26,7 +26,9 @@ class Job(Struct, frozen=True, kw_only=True):
 
     `messages` is the whole conversation, oldest first, ending with the sender's newest message. For
     `kind="completion"` it is one user message whose text is the raw prompt. `tenant` names whose text it is:
-    cached state that holds a sender's words must never be shared between tenants.
+    cached state that holds a sender's words must never be shared between tenants. A tenant may be a path
+    `application/sender`: leading system messages that such a request brings are the application's own words, and
+    their state may serve all tenants below it.
     """
 
     request: str

@@ -29,6 +29,10 @@ _inbound = msgspec.json.Decoder(Inbound)
 _status = msgspec.json.Decoder(ModelStatus)
 
 
+SEARCHED_MAX = 500
+"""Messages of INBOX that are looked through for one that sessions do not know."""
+
+
 class Catalogue:
     """Models of all live workers, refreshed every few seconds."""
 
@@ -114,11 +118,23 @@ class Gateway:
         return None
 
     async def _stored(self, request: str) -> RequestState | None:
-        """The state of a request that is a conversation of its own and that nobody has begun: it lies in INBOX."""
+        """The state of a request that nobody has begun and that sessions do not know: it lies in INBOX.
+
+        A request that is a conversation of its own is there under its id. Others are only looked for because the
+        sessions server may have been away when they were accepted.
+        """
         if not CONVERSATION.fullmatch(request):
             return None
         message = await self.bus.next(streams.INBOX, subjects.inbox("*", self.name, request), 1)
-        return None if message is None else queued(_inbound.decode(message.data), message.seq)
+        seq = 1
+        for _ in range(SEARCHED_MAX):
+            if message is not None and message.headers.get("Nats-Msg-Id") == request:
+                return queued(_inbound.decode(message.data), message.seq)
+            message = await self.bus.next(streams.INBOX, subjects.inbox_of_channel(self.name), seq)
+            if message is None:
+                return None
+            seq = message.seq + 1
+        return None
 
     async def cancel(self, request: str) -> None:
         state = await self.state(request)

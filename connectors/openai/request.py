@@ -143,7 +143,7 @@ def chat_inbound(request: ChatRequest, *, id: str, key: str) -> Inbound:
     return Inbound(
         id=id,
         conversation="",
-        sender=Sender(id=_sender(key, request.user), name=request.user or key),
+        sender=Sender(id=_sender(key, request.user), name=request.user or key, application=key),
         history=tuple(_message(i, message) for i, message in enumerate(request.messages)),
         model=request.model or "",
         sampling=_sampling(request, limit),
@@ -164,7 +164,7 @@ def completion_inbound(request: CompletionRequest, *, id: str, key: str) -> Inbo
     return Inbound(
         id=id,
         conversation="",
-        sender=Sender(id=_sender(key, request.user), name=request.user or key),
+        sender=Sender(id=_sender(key, request.user), name=request.user or key, application=key),
         text=prompt,
         history=(),  # a request of its own: no session is read or written
         kind="completion",

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -32,9 +34,11 @@ from workers.host.pipeline import entries_of, job_of, refusal_of, reply_of, stat
 log = logging.getLogger("roost.loop")
 
 HAND_OVER_S = 2.0
-PUBLISH_ATTEMPTS = 20
+OFFERS_MAX = 20
+OUTAGES = {"sessions_unavailable", "bus_unavailable"}
 _inbound = msgspec.json.Decoder(Inbound)
 _encode = msgspec.json.encode
+T = TypeVar("T")
 
 
 class ModelLoop(Handler):
@@ -109,8 +113,8 @@ class ModelLoop(Handler):
         state, stateful = state_of(inbound), inbound.history is None
         if REQUEUED in delivery.headers:
             await self._sessions.reopen(state, delivery.headers[REQUEUED])
-        for _ in range(PUBLISH_ATTEMPTS):
-            begun = await self._sessions.begin(state, self._worker, stateful=stateful)
+        for _ in range(OFFERS_MAX):
+            begun = await self._patiently(lambda: self._sessions.begin(state, self._worker, stateful=stateful))
             if not begun.owner:
                 return begun
             answer = await self._offer(begun.owner, delivery)
@@ -119,7 +123,24 @@ class ModelLoop(Handler):
             if answer is None:
                 break
             await asyncio.sleep(0.5)
-        return await self._sessions.begin(state, self._worker, stateful=stateful, force=True)
+        return await self._patiently(lambda: self._sessions.begin(state, self._worker, stateful=stateful, force=True))
+
+    async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Do one step; while the server behind it is away, try again, up to `limits.outage_s`.
+
+        The delivery is kept alive meanwhile: giving it back would use up its deliveries on an outage.
+        """
+        deadline = time.monotonic() + self._bus.config.limits.outage_s
+        wait_s = 0.1
+        while True:
+            try:
+                return await step()
+            except Retryable as error:
+                if error.code not in OUTAGES or time.monotonic() > deadline:
+                    raise
+                log.warning("waiting for a server: %s", error.message)
+            await asyncio.sleep(wait_s)
+            wait_s = min(2.0, 2 * wait_s)
 
     async def _offer(self, owner: str, delivery: Delivery) -> bytes | None:
         """`taken`, `busy`, or None when that worker does not live any more."""
@@ -167,7 +188,7 @@ class ModelLoop(Handler):
             config = self._bus.config.sessions
             drop = trim(begun.history, len(entries), sum(len(e.text) for e in entries), config)
         state = replace(state_of(inbound), state="answered", reply=reply, updated_at=now)
-        recorded = await self._sessions.finish(state, entries, drop=drop)
+        recorded = await self._patiently(lambda: self._sessions.finish(state, entries, drop=drop))
         if inbound.history is None:
             await self._sessions.settle(recorded, title=inbound.text)
         await self._publish(inbound, recorded.reply or reply, delivery)
@@ -177,20 +198,19 @@ class ModelLoop(Handler):
         again = f".{delivery.headers[REQUEUED]}" if REQUEUED in delivery.headers else ""
         headers = {AGAIN: "1"} if delivery.deliveries > 1 else None
         turn = turn_of(inbound, reply, worker=self._worker, attempt=delivery.deliveries, finished_at=time.time())
-        for attempt in range(PUBLISH_ATTEMPTS):
+
+        async def both() -> None:
+            out = subjects.outbox(reply.channel, reply.conversation)
+            where = subjects.turn(reply.channel, reply.conversation)
             try:
-                async with asyncio.TaskGroup() as both:
-                    out = subjects.outbox(reply.channel, reply.conversation)
-                    both.create_task(self._bus.publish(out, _encode(reply), id=f"{reply.id}{again}", headers=headers))
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._bus.publish(out, _encode(reply), id=f"{reply.id}{again}", headers=headers))
                     if log_turn:
-                        where = subjects.turn(reply.channel, reply.conversation)
-                        both.create_task(self._bus.publish(where, _encode(turn), id=f"turn-{reply.id}{again}"))
-                return
+                        tasks.create_task(self._bus.publish(where, _encode(turn), id=f"turn-{reply.id}{again}"))
             except* Retryable as errors:
-                log.warning("the reply to %s waits: %s", reply.id, errors.exceptions[0])
-                if attempt == PUBLISH_ATTEMPTS - 1:
-                    raise Retryable("the reply could not be stored", after_s=5.0, code="bus_unavailable") from None
-            await asyncio.sleep(min(2.0, 0.1 * 2**attempt))
+                raise Retryable(f"the reply to {reply.id}: {errors.exceptions[0]}", code="bus_unavailable") from None
+
+        await self._patiently(both)
 
     def cancel(self, request: str) -> None:
         self._lane.cancel(request)

@@ -36,6 +36,13 @@ def seed_of(request: str) -> int:
     return int.from_bytes(hashlib.sha256(request.encode()).digest()[:4], "big") & 0x7FFFFFFF
 
 
+def tenant_of(inbound: Inbound) -> str:
+    """Whose words a request holds: the sender's, as a path below the application that speaks for it."""
+    sender = inbound.sender
+    own = token(inbound.channel, sender.id)
+    return f"{token(inbound.channel, sender.application)}/{own}" if sender.application else own
+
+
 def job_of(inbound: Inbound, history: Sequence[Entry], model: ModelConfig) -> Job:
     """Session history and request → what the backend sees. Exchanges that failed are left out of the prompt.
 
@@ -50,8 +57,10 @@ def job_of(inbound: Inbound, history: Sequence[Entry], model: ModelConfig) -> Jo
     if inbound.history is not None:
         lines = list(inbound.history)
     system = inbound.system if inbound.system is not None else model.system
+    shared = 0
     if system and not (lines and lines[0].role == "system") and inbound.kind == "chat":
         lines.insert(0, Message("system", system))
+        shared = 1 if inbound.system is None else 0
     if inbound.text:
         lines.append(Message("user", inbound.text))
     sampling = inbound.sampling
@@ -61,7 +70,8 @@ def job_of(inbound: Inbound, history: Sequence[Entry], model: ModelConfig) -> Jo
         request=inbound.id,
         messages=tuple(lines),
         kind=inbound.kind,
-        tenant=token(inbound.channel, inbound.sender.id),
+        shared=shared,
+        tenant=tenant_of(inbound),
         conversation=f"{inbound.channel}.{inbound.conversation}",
         sampling=sampling,
         attachments=inbound.attachments,

@@ -7,6 +7,7 @@ What always holds: whatever the bytes are, the result is a `Header` or `Malforme
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 from typing import Final
@@ -29,6 +30,16 @@ DIMENSIONS_MAX: Final = 4
 ELEMENTS_MAX: Final = 1 << 48
 DEPTH_MAX: Final = 2
 """Arrays of arrays are allowed by the format and used by nobody."""
+
+BOUNDS: Final[Mapping[str, tuple[int, int]]] = {
+    "block_count": (1, 512),
+    "context_length": (1, 1 << 31),
+    "embedding_length": (1, 1 << 20),
+    "feed_forward_length": (1, 1 << 24),
+    "attention.head_count": (0, 1 << 16),
+    "attention.head_count_kv": (0, 1 << 16),
+}
+"""What llama.cpp takes for granted of an architecture's numbers, and ends the process over when it is not so."""
 
 _SCALARS: Final[Mapping[int, str]] = {
     0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d",
@@ -132,6 +143,7 @@ def read(data: Buffer, file_bytes: int) -> Header:
         meta[key] = _value(r, r.unpack("I", f"the type of {key}"), key, 0)
     if not isinstance(meta.get("general.architecture"), str):
         raise Malformed("general.architecture is missing")
+    _check_numbers(meta)
     extents = [_tensor(r) for _ in range(tensors)]
     return Header(version, meta, tensors, _fit(r.at, extents, meta, file_bytes))
 
@@ -153,6 +165,16 @@ def _value(r: _Reader, kind: int, key: str, depth: int) -> Value:
         for _ in range(count):
             _value(r, item, key, depth + 1)
     return None
+
+
+def _check_numbers(meta: dict[str, Value]) -> None:
+    """The architecture's numbers are plausible, and no real number is infinite, undefined or a negative tolerance."""
+    for key, value in meta.items():
+        low, high = BOUNDS.get(key.partition(".")[2], (None, None))
+        if low is not None and high is not None and isinstance(value, int) and not low <= value <= high:
+            raise Malformed(f"{key} is {value}; it must be from {low} to {high}")
+        if isinstance(value, float) and (not math.isfinite(value) or (value < 0 and key.endswith("epsilon"))):
+            raise Malformed(f"{key} is {value}")
 
 
 def _tensor(r: _Reader) -> tuple[str, int, int]:

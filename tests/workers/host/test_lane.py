@@ -7,7 +7,6 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -214,21 +213,26 @@ async def test_cancelling_in_a_batch_ends_one_job() -> None:
         await other
 
 
-@pytest.mark.parametrize("backend", [Stepper(), EchoBackend(EchoBackend.Settings(delay_token_ms=20.0), 1)])
-async def test_closing_fails_what_is_left_so_that_it_is_tried_again(backend: Any) -> None:
-    lane = Lane("test", backend)
+@pytest.mark.parametrize("kind", ["batch", "plain"])
+async def test_closing_fails_what_is_left_so_that_it_is_tried_again(kind: str) -> None:
+    plain, batch = EchoBackend(EchoBackend.Settings(delay_token_ms=20.0), 1), Stepper()
+    lane = Lane("test", batch if kind == "batch" else plain)
     await lane.load(None)
-    text = "endless" if isinstance(backend, Stepper) else " ".join(["word"] * 1_000)
-    running = [asyncio.create_task(said(lane, job(f"r{i}", text))) for i in range(3)]
-    first = lane.run(job("seen", "a b c"))
-    if isinstance(backend, Stepper):
-        async for _ in first:
-            pass
-    else:
-        await first.aclose()
+    text = "endless" if kind == "batch" else " ".join(["word"] * 1_000)
+    begun = asyncio.Event()
+
+    async def listen(request: str) -> Finished:
+        async for piece in lane.run(job(request, text)):
+            begun.set()
+            last = piece
+        assert last.finished is not None
+        return last.finished
+
+    running = [asyncio.create_task(listen(f"r{i}")) for i in range(3)]
+    await begun.wait()
     await lane.close()
     for task in running:
-        error = (await task)[1].error
+        error = (await task).error
         assert isinstance(error, Retryable)
         assert error.code == "model_unloaded"
     with pytest.raises(Retryable, match="unloaded"):
