@@ -90,7 +90,7 @@ def main() -> None:
         ours, theirs = [], []
         for _ in range(arguments.pairs):
             spec = native.ContextSpec(cells=arguments.cells, sequences=2 * width + 2, batch_max=512,
-                                      threads=arguments.threads, threads_batch=arguments.threads)  # fmt: skip
+                                      threads=arguments.threads,)  # fmt: skip
             machine = native.NativeMachine(model, spec)
             engine = Engine(machine)
             engine.warm_up(array("i", [100]))

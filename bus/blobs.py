@@ -6,6 +6,8 @@ what it got is what was meant.
 
 from __future__ import annotations
 
+from bus import lean  # isort: skip  # noqa: F401
+
 import asyncio
 import hashlib
 import time

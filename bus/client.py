@@ -6,6 +6,8 @@ again at any time and stores once. Payloads above the server's limit travel thro
 
 from __future__ import annotations
 
+from bus import lean  # isort: skip  # noqa: F401
+
 import asyncio
 import itertools
 import logging
@@ -152,11 +154,11 @@ class Bus:
             except AuthFailed:
                 await client.close()
                 raise
+            except FileNotFoundError as error:  # before anything was opened
+                raise ConfigError(f"bus.credentials: {error.filename} does not exist") from None
             except (OSError, TimeoutError, nats.errors.Error) as error:
                 await client.close()
                 client = Client()
-                if isinstance(error, FileNotFoundError):
-                    raise ConfigError(f"bus.credentials: {error.filename} does not exist") from None
                 if time.monotonic() >= deadline:
                     raise Disconnected(f"no bus at {', '.join(endpoints.nats)}: {error or 'no answer'}") from None
                 await asyncio.sleep(0.1)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from bus import dead
 from bus.pull import Delivery
+from bus.stop import stop
 from schemas.errors import Disconnected, QueueFull, Rejected, Retryable, RoostError
 
 if TYPE_CHECKING:
@@ -137,10 +138,8 @@ class Consumer:
                     await self._idle.wait()
             except TimeoutError:
                 log.warning("%s: %d messages go back to the queue", self.name, self._held)
-                for task in self._subjects:
-                    task.cancel()
-            for task in (pull, beat):
-                task.cancel()
+                await stop(*self._subjects)
+            await stop(pull, beat)
         self._tasks = None
 
     async def receive(self, delivery: Delivery) -> None:

@@ -7,6 +7,8 @@ for exactly as many as `room()` allows and never holds more.
 
 from __future__ import annotations
 
+from bus import lean  # isort: skip  # noqa: F401
+
 import asyncio
 import contextlib
 import itertools

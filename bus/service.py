@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bus import lean  # isort: skip  # noqa: F401
+
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 

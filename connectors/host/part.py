@@ -8,6 +8,7 @@ from pathlib import Path
 from bus import streams
 from bus.consume import Consumer
 from bus.part import Part, run
+from bus.stop import stop
 from connectors.host.egress import Egress
 from connectors.host.gateway import Gateway, Shared
 from connectors.host.http import HttpServer
@@ -75,8 +76,7 @@ async def _body(part: Part) -> None:
         if server is not None:  # clients that wait get their answers while the deliveries still run
             await server.stop()
         delivered.set()
-        for task in background:
-            task.cancel()
+        await stop(*background)
 
 
 def main(config: Config, data: Path) -> int:

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from bus import streams
 from bus.consume import Consumer
 from bus.contract import Bus, Sessions
+from bus.stop import stop
 from schemas.config import Config, ModelConfig
 from schemas.errors import ConfigError, Disconnected, Retryable, RoostError
 from schemas.model import ModelEvent, ModelState, ModelStatus, WorkerStatus
@@ -55,7 +56,7 @@ class Models:
             async with asyncio.TaskGroup() as models:
                 for i, model in enumerate(self._config.models):
                     models.create_task(self._serve_one(model, f"models[{i}] ({model.name})", stopping))
-            report.cancel()
+            await stop(report)
         await self._goodbye()
 
     async def _serve_one(self, model: ModelConfig, place: str, stopping: asyncio.Event) -> None:

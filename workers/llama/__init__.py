@@ -23,6 +23,7 @@ from workers.llama.plan import plan
 from workers.llama.prompt import Prompt, Prompts
 from workers.llama.request import Work
 from workers.llama.template import ChatTemplate
+from workers.llama.threads import ThreadChoice
 
 if TYPE_CHECKING:
     from workers.llama.native import NativeMachine, NativeModel
@@ -45,8 +46,7 @@ class LlamaSettings(BackendSettings, frozen=True, kw_only=True):
     cache: Annotated[int, Meta(ge=64)] | None = None
     """Cells of all conversations together, running and idle."""
     threads: Positive | None = None
-    threads_batch: Positive | None = None
-    """Threads for steps of one token, and for all other steps."""
+    """Threads that compute; by default all cores, or one fewer while that is faster beside other programs."""
     batch: Annotated[int, Meta(ge=32, le=4096)] = 512
     """Tokens computed in one step at most."""
     gpu_layers: Annotated[int, Meta(ge=-1)] = 0
@@ -92,7 +92,6 @@ class LlamaBackend(BatchBackend):
                 sequences=self._plan.sequences,
                 batch_max=self.settings.batch,
                 threads=self._plan.threads,
-                threads_batch=self._plan.threads_batch,
                 kv_type=self.settings.kv_type,
             )
             self._machine = native.NativeMachine(self._model, spec)
@@ -112,7 +111,11 @@ class LlamaBackend(BatchBackend):
             control=model.control_texts,
             remedy=self._plan.remedy_window,
         )
-        self._engine = Engine(self._machine, reuse=self._model.reusable)
+        self._engine = Engine(
+            self._machine,
+            ThreadChoice(self._plan.threads, self._plan.threads_fewer),
+            reuse=self._model.reusable,
+        )
         self._engine.warm_up(model.tokenise("a", begin=False))
         self.context = self._plan.window
         self.version = file.version(self._path)

@@ -20,6 +20,7 @@ from workers.llama.cache import OPERATOR, Match, PrefixTree, common
 from workers.llama.machine import PENALTY_TOKENS, Machine, NoCells, Row, StepFailed
 from workers.llama.request import Running, Work
 from workers.llama.schedule import Prompt, prompt_budget, share_out, victim
+from workers.llama.threads import ThreadChoice
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,18 @@ IDLE_STEPS_MAX = 4_000
 class Engine:
     """Call `add`, `step` and `cancel` from one thread."""
 
-    def __init__(self, machine: Machine, *, reuse: bool = True, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        threads: ThreadChoice | None = None,
+        *,
+        reuse: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """`threads`: chooses their number for each step; without it the machine's own is kept."""
         self._machine = machine
+        self._threads = threads
+        self._threads_now = threads.current if threads else 0
         self._reuse = reuse
         self._clock = clock
         self._tree = PrefixTree()
@@ -208,6 +219,7 @@ class Engine:
 
     def _compute(self, rows: list[Row], owners: list[Running], pieces: list[Piece]) -> None:
         """Decode, account, sample. A batch that fails is tried again row by row, so that only the culprit fails."""
+        self._set_threads()
         begun = self._clock()
         try:
             self._machine.compute(rows)
@@ -225,13 +237,14 @@ class Engine:
             log.exception("request %s cannot be computed", owners[0].work.request)
             pieces.append(self._fail(owners[0], RoostError(f"the model could not compute this request: {error}")))
             return
+        tokens = sum(len(row.tokens) for row in rows)
+        self._pace(tokens, len(rows), self._clock() - begun)
         self._account(rows, owners)
         wanted = [(i, r) for i, (row, r) in enumerate(zip(rows, owners, strict=True)) if row.want]
         if wanted:
             chosen = self._machine.sample([(i, r.sampler) for i, r in wanted if r.sampler is not None])
             for (_, r), token in zip(wanted, chosen, strict=True):
                 pieces.extend(self._take(r, token))
-        self._pace(sum(len(row.tokens) for row in rows), self._clock() - begun)
 
     def _account(self, rows: list[Row], owners: list[Running]) -> None:
         for row, r in zip(rows, owners, strict=True):
@@ -240,8 +253,15 @@ class Engine:
             self._tree.extend(r.seq, row.tokens[shared:], r.work.owner)
             r.done += len(row.tokens)
 
-    def _pace(self, tokens: int, seconds: float) -> None:
+    def _set_threads(self) -> None:
+        if self._threads is not None and (wanted := self._threads.next()) != self._threads_now:
+            self._machine.use_threads(wanted)
+            self._threads_now = wanted
+
+    def _pace(self, tokens: int, rows: int, seconds: float) -> None:
         """Moving average of the time a token takes, which sizes the next steps' pieces of prompts."""
+        if self._threads is not None:
+            self._threads.took((tokens, rows), seconds)
         now = seconds / tokens
         self._token_s = now if not self._token_s else 0.8 * self._token_s + 0.2 * now
 

@@ -76,6 +76,9 @@ class Machine(Protocol):
     def cut(self, seq: int, keep: int) -> None:
         """Free the cells of `seq` from position `keep` on."""
 
+    def use_threads(self, count: int) -> None:
+        """Compute the next batches with so many threads."""
+
     def piece(self, token: int) -> bytes:
         """The bytes of a token as text; control tokens have none."""
 

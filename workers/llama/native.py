@@ -21,10 +21,10 @@ from msgspec import Struct
 
 from workers.llama.machine import PENALTY_TOKENS, NoCells, Row, Sampler, SamplerSpec, StepFailed
 
-# libgomp reads this when it is loaded, that is with llama_cpp. Between two parts of a layer a ggml thread waits for
-# the other; libgomp spins for some 300,000 turns (milliseconds) by default, on cores that the event loops, NATS
-# and clients need. Measured on two cores in benchmarks/thread_policy: see docs/adr.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# libgomp reads this when it is loaded, that is with llama_cpp. ggml's threads wait for each other some hundred times
+# a step. By default libgomp spins 300,000 turns (milliseconds) before it lets go of the core, which the other thread,
+# an event loop or NATS may be waiting for: beside a compiler on two cores that gave 5 tokens a second instead of 73.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import llama_cpp.llama_cpp as c
 
@@ -62,7 +62,6 @@ class ContextSpec(Struct, frozen=True, kw_only=True):
     sequences: int
     batch_max: int
     threads: int
-    threads_batch: int
     kv_type: str = "f16"
 
 
@@ -171,7 +170,7 @@ class NativeMachine:
         params.n_batch = params.n_ubatch = spec.batch_max
         params.n_seq_max = spec.sequences
         params.n_outputs_max = spec.sequences  # one sampled token each; 0 would buffer logits for a whole batch
-        params.n_threads, params.n_threads_batch = spec.threads, spec.threads_batch
+        params.n_threads = params.n_threads_batch = spec.threads
         params.type_k = params.type_v = KV_TYPES[spec.kv_type]
         params.kv_unified = True  # one pool of cells, so that sequences can share a prefix without copying it
         params.swa_full = True  # a sliding window would forget the beginning that the next turn needs
@@ -217,8 +216,8 @@ class NativeMachine:
     def ends(self, token: int) -> bool:
         return token in self._model.ending
 
-    def threads(self, single: int, batch: int) -> None:
-        c.llama_set_n_threads(self._context, single, batch)
+    def use_threads(self, count: int) -> None:
+        c.llama_set_n_threads(self._context, count, count)
 
     def close(self) -> None:
         context, self._context, self._memory = self._context, None, None

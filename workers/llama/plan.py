@@ -31,8 +31,6 @@ class Wishes(Protocol):
     @property
     def threads(self) -> int | None: ...
     @property
-    def threads_batch(self) -> int | None: ...
-    @property
     def kv_type(self) -> str: ...
 
 
@@ -44,7 +42,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     cells: int
     sequences: int
     threads: int
-    threads_batch: int
+    threads_fewer: int
+    """Threads while another program wants a core; the same as `threads` where the operator named a number."""
     cell_bytes: int
 
     @property
@@ -73,14 +72,13 @@ def plan(header: Header, wishes: Wishes, slots: int, cores: int | None = None) -
     cells = max(window, wishes.cache or min(slots * CELLS_PER_SLOT, fitting))
     cells = -(-cells // CELL_PAD) * CELL_PAD
     cores = cores or len(os.sched_getaffinity(0))
-    threads = wishes.threads or cores
     return Plan(
         window=window,
         trained=trained,
         cells=cells,
         sequences=min(slots * (1 + IDLE_SEQUENCES_PER_SLOT) + 2, max(SEQUENCES_MAX, slots + 2)),
-        threads=threads,
-        threads_batch=wishes.threads_batch or threads,
+        threads=wishes.threads or cores,
+        threads_fewer=wishes.threads or max(cores - 1, 1),
         cell_bytes=cell_bytes,
     )
 

@@ -91,6 +91,9 @@ class FakeMachine:
     def cut(self, seq: int, keep: int) -> None:
         self.held[seq] = self.held.get(seq, [])[:keep]
 
+    def use_threads(self, count: int) -> None:
+        self.threads = count
+
     def piece(self, token: int) -> bytes:
         return b"%d " % token
 
