@@ -34,7 +34,7 @@ def source() -> Path:
     tree = CACHE / f"llama_cpp_python-{VERSION}" / "vendor" / "llama.cpp"
     if not tree.is_dir():
         CACHE.mkdir(parents=True, exist_ok=True)
-        run(sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation",
+        run(sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", "llama-cpp-python",
             "--dest", str(CACHE), f"llama-cpp-python=={VERSION}")  # fmt: skip
         with tarfile.open(next(CACHE.glob(f"llama_cpp_python-{VERSION}*.tar.gz"))) as archive:
             archive.extractall(CACHE, filter="data")

@@ -67,7 +67,8 @@ CHANNELS = {
         carries=(About,), action="receive", replies=(Told, Refusal),
     ),
     "askCancel": Channel(
-        address="roost.ask.cancel", about="End a request; its answer then says `cancelled`.",
+        address="roost.ask.cancel",
+        about='End a request; its answer then says `cancelled`. This one is answered with `{"ok": true}`.',
         carries=(About,), action="receive", replies=(Refusal,),
     ),
     "inbox": Channel(

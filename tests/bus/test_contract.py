@@ -204,6 +204,8 @@ async def test_core_messages_reach_everybody_interested_and_one_of_each_queue_gr
     await bus.send("roost.cancel.r1", b"")
     await soon(lambda: len(heard) >= 3, "three hear it")
     await closed.close()
+    with pytest.raises(Retryable):
+        await other.request("nobody.here", b"", 1.0)  # the server knows that it is gone
     await bus.send("roost.delta.r2", b"")
     await soon(lambda: len(heard) >= 4, "the rest of the group hears the next")
     assert sorted(h for h in heard if h[0] in "ab") == [("a", "roost.cancel.r1"), ("b", "roost.cancel.r1")]

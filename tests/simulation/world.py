@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
-from msgspec.structs import replace
-
 from bus import contract, streams, subjects
 from bus.consume import Consumer
 from bus.memory import Faults, MemoryBus, MemoryServer
@@ -65,6 +63,8 @@ class Troubles:
         self.crash_every_s = rng.choice((1e9, 12.0, 4.0))
         self.link_every_s = rng.choice((1e9, 15.0))
         self.model_fails = some(0.05)
+        self.deadly = some(0.04)
+        """Messages that kill every worker that touches them."""
         self.split = (
             self.faults.lose_ack or self.faults.fail_sessions or self.faults.lose_message or self.link_every_s < 1e9
         )
@@ -80,8 +80,9 @@ class Troubles:
 class SimLane:
     """An echo on the event loop: says how many messages of its conversation it was shown."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, worker: str) -> None:
         self._world = world
+        self._worker = worker
         self._cancelled: set[str] = set()
         self.backend = SimpleNamespace(slots=SLOTS, version="sim-1", context=0)
 
@@ -91,6 +92,9 @@ class SimLane:
         world.most_at_once = max(world.most_at_once, len(running))
         try:
             await asyncio.sleep(world.rng.uniform(0.01, 1.0))
+            if job.text in world.poison:
+                world.doomed.put_nowait(self._worker)
+                await asyncio.Event().wait()
             if world.rng.random() < world.troubles.model_fails:
                 raise Retryable("the model failed", after_s=0.5, code="model_failed")
             yield Piece(job.request, f"{job.text}|{len(job.messages)}")
@@ -135,7 +139,7 @@ class Worker(Process):
         super().__init__(world)
 
     async def run(self) -> None:
-        lane: Any = SimLane(self.world)
+        lane: Any = SimLane(self.world, self.name)
         loop = ModelLoop(self.bus, self.sessions, self.name, MODEL, lane)
         name, spec = streams.work_consumer("echo", CONFIG.limits)
         parked = CONFIG.limits.parked_max
@@ -209,6 +213,8 @@ class World:
         self.sent: list[tuple[Gateway, Outbound]] = []
         self.workers: list[Worker] = []
         self.kills = 0
+        self.poison: set[str] = set()
+        self.doomed: asyncio.Queue[str] = asyncio.Queue()
 
     async def run(self) -> None:
         calm = MemoryBus(self.server, CONFIG)
@@ -216,11 +222,13 @@ class World:
         self.workers = [Worker(self, f"w{i}") for i in range(WORKERS)]
         self.gateway = Gateway(self)
         async with asyncio.TaskGroup() as tasks:
+            undertaker = tasks.create_task(self.bury())
             for trouble in (self.crashes(), self.links(), self.calm_down()):
                 tasks.create_task(trouble)
-            for i in range(CONVERSATIONS):
-                tasks.create_task(self.client(i))
-        await self.drained(calm)
+            clients = [tasks.create_task(self.client(i)) for i in range(CONVERSATIONS)]
+            await asyncio.wait([*clients, tasks.create_task(asyncio.sleep(TROUBLE_S))])
+            await self.drained(calm)
+            undertaker.cancel()
         for process in (*self.workers, self.gateway):
             await process.stop()
 
@@ -238,14 +246,27 @@ class World:
     async def crashes(self) -> None:
         async for _ in self.pauses(self.troubles.crash_every_s):
             victim = self.rng.randrange(WORKERS + 1)
+            if victim < WORKERS:
+                await self.kill_worker(victim)
+                continue
             self.kills += 1
-            process = self.gateway if victim == WORKERS else self.workers[victim]
-            await process.kill()
+            await self.gateway.kill()
             await asyncio.sleep(self.rng.uniform(0.0, 3.0))
-            if victim == WORKERS:
-                self.gateway = Gateway(self)
-            else:
-                self.workers[victim] = Worker(self, f"w{victim}")
+            self.gateway = Gateway(self)
+
+    async def kill_worker(self, number: int) -> None:
+        """Kill it, and start it again a little later; one that is being started already is left alone."""
+        if self.workers[number].task.done():
+            return
+        self.kills += 1
+        await self.workers[number].kill()
+        await asyncio.sleep(self.rng.uniform(0.0, 3.0))
+        self.workers[number] = Worker(self, f"w{number}")
+
+    async def bury(self) -> None:
+        """Workers die of what they have touched."""
+        while True:
+            await self.kill_worker(int((await self.doomed.get())[1:]))
 
     async def links(self) -> None:
         """The link of one process goes down for a while."""
@@ -266,6 +287,8 @@ class World:
                 sender=Sender(f"s{number}"),
                 text=f"m{number}-{index}",
             )
+            if rng.random() < self.troubles.deadly:
+                self.poison.add(inbound.text)
             while True:
                 try:
                     accepted = await self.gateway.ingress.emit(inbound)
@@ -287,4 +310,4 @@ class World:
 
     def __repr__(self) -> str:
         faults = {n: getattr(self.troubles.faults, n) for n in self.troubles.faults.__struct_fields__ if n != "rng"}
-        return f"World({replace(self.troubles.faults) and faults}, {self.kills} kills)"
+        return f"World({faults}, {self.kills} kills, {len(self.poison)} deadly messages)"

@@ -31,8 +31,8 @@ import llama_cpp.llama_cpp as c
 log = logging.getLogger("roost.llama_cpp")
 
 KV_TYPES: Final = {"f32": c.GGML_TYPE_F32, "f16": c.GGML_TYPE_F16, "q8_0": c.GGML_TYPE_Q8_0}
+VIEWS_MAX: Final = 1_024
 PIECE_BYTES_MAX: Final = 1_024
-TEXT_BYTES_MAX: Final = 2**31 - 1
 _LEVELS: Final = {3: logging.WARNING, 4: logging.ERROR}
 _recent: deque[str] = deque(maxlen=8)
 """llama.cpp's last warnings and errors: the reason when a load fails."""
@@ -183,6 +183,7 @@ class NativeMachine:
         self.sequences = spec.sequences
         self._batch = _Batch(spec.batch_max)
         self._last: list[int] = []
+        self._views: dict[int, Any] = {}
 
     def compute(self, rows: Sequence[Row]) -> None:
         self._last = self._batch.fill(rows)
@@ -193,12 +194,23 @@ class NativeMachine:
             raise StepFailed(_reason(f"llama_decode returned {code}"))
 
     def sample(self, picks: Sequence[tuple[int, Sampler]]) -> list[int]:
-        """Greedy answers together by one argmax over their logits; the others each by its own chain in C."""
         out = []
         for row, sampler in picks:
             assert isinstance(sampler, NativeSampler)
-            out.append(sampler.pick(self._context, self._last[row]))
+            at = self._last[row]
+            out.append(sampler.pick(self._context, at) if sampler.chained else sampler.best(self._row_logits(at)))
         return out
+
+    def _row_logits(self, at: int) -> Any:
+        """The logits behind a token of the batch as an array; views are kept, because making one takes 20 µs."""
+        pointer = c.llama_get_logits_ith(self._context, at)
+        address = ctypes.addressof(pointer.contents)
+        view = self._views.get(address)
+        if view is None:
+            if len(self._views) >= VIEWS_MAX:
+                self._views.clear()
+            view = self._views[address] = np.ctypeslib.as_array(pointer, shape=(self._model.vocabulary,))
+        return view
 
     def sampler(self, spec: SamplerSpec) -> Sampler:
         return NativeSampler(self._model, spec)
@@ -229,18 +241,22 @@ class NativeSampler:
     """One answer's sampling. Greedy without penalties is an argmax over the logits; all else is a chain in C."""
 
     def __init__(self, model: NativeModel, spec: SamplerSpec) -> None:
-        self._vocabulary = model.vocabulary
         banned = [*model.suppressed, *(model.ending if spec.ban_end else ())]
         self._banned = np.array(sorted(set(banned)), dtype=np.int64)
         self._chain: Any = None
         if spec.temperature > 0 or spec.repeat_penalty != 1.0:
             self._chain = _chain(spec, self._banned, model.vocabulary)
 
+    @property
+    def chained(self) -> bool:
+        return self._chain is not None
+
     def pick(self, context: Any, at: int) -> int:
-        if self._chain is not None:
-            return int(c.llama_sampler_sample(self._chain, context, at))
-        pointer = c.llama_get_logits_ith(context, at)
-        logits = np.ctypeslib.as_array(pointer, shape=(self._vocabulary,))
+        """Sample by the chain in C."""
+        return int(c.llama_sampler_sample(self._chain, context, at))
+
+    def best(self, logits: Any) -> int:
+        """The likeliest token that is not banned."""
         if len(self._banned):
             logits[self._banned] = -np.inf
         return int(logits.argmax())
