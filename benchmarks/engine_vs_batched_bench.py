@@ -68,6 +68,8 @@ def peer_rates(model: Path, width: int, arguments: argparse.Namespace, *more: st
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("|")]
+    if len(rows) < 3:  # the head, a line, the numbers
+        raise SystemExit(f"llama-batched-bench gave no numbers: {done.stderr[-500:]}")
     values = dict(zip((cell.strip() for cell in rows[0]), (cell.strip() for cell in rows[-1]), strict=True))
     return float(values["S_PP t/s"]), float(values["S_TG t/s"])
 

@@ -19,6 +19,7 @@ import inspect
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ importlib.import_module(sys.argv[1])
 print(*(name for name in {heavy} if name in sys.modules))
 """
 IMPORT_S = 30.0
+TURNS = (0, 1, 2, 3, 5, 8, 13)
+"""Turns of the loop after which a starting connector is cancelled."""
 SWEEPS = 3
 SWEEP_S = 1.0
 
@@ -62,8 +65,7 @@ class Broken(AssertionError):
 
 async def _at_once(host: Host) -> None:
     """Give a starting connector the turns of the loop that it needs to come to its first wait."""
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await _turns(20, host)
 
 
 class ConnectorCase(Struct, frozen=True):
@@ -308,10 +310,17 @@ async def an_answer_may_come_before_run(case: ConnectorCase) -> None:
 
 @rule
 async def run_ends_when_it_is_cancelled(case: ConnectorCase) -> None:
-    """`run` stops soon after it is cancelled, at its start and later, lets the cancel through and leaves no task."""
+    """`run` stops soon after it is cancelled, lets the cancel through and leaves no task."""
     async with case.host() as host:
-        await _stopped(case, made(case, host), host, _one_turn)
         await _stopped(case, made(case, host), host, case.up)
+
+
+@rule
+async def run_ends_when_it_is_cancelled_at_its_start(case: ConnectorCase) -> None:
+    """The same when the cancel comes while `run` still starts."""
+    async with case.host() as host:
+        for turns in TURNS:
+            await _stopped(case, made(case, host), host, partial(_turns, turns))
 
 
 @rule
@@ -323,8 +332,9 @@ async def run_can_be_run_again(case: ConnectorCase) -> None:
             await _stopped(case, connector, host, case.up)
 
 
-async def _one_turn(host: Host) -> None:
-    await asyncio.sleep(0)
+async def _turns(turns: int, host: Host) -> None:
+    for _ in range(turns):
+        await asyncio.sleep(0)
 
 
 async def _stopped(

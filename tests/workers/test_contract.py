@@ -24,7 +24,7 @@ from workers.llama import LlamaBackend
 
 EXAMPLE = ROOT / "docs" / "examples" / "faq_backend"
 LIBRARY = ("How many books may I borrow?", "When does the library open?", "Where is the library?")
-QUESTIONS = ("Name a colour of the rainbow. 🐔", "What is two plus two?", "How many legs has a spider?")
+QUESTIONS = ("Name a colour of the rainbow. 🐔", "How many legs has a spider?")
 QUIET = {"context": 256, "cache": 256, "batch": 32, "threads": 1}
 """So small that llama.cpp computes the same in every batch; see tests/workers/llama/test_backend.py."""
 
@@ -44,9 +44,9 @@ CASES: dict[str, Callable[[pytest.FixtureRequest], BackendCase]] = {
         LlamaBackend,
         settings=QUIET,
         path=request.getfixturevalue("starter_model"),
-        slots=3,
+        slots=2,
         prompts=QUESTIONS,
-        sampling=Sampling(seed=7, temperature=0, max_tokens=6),
+        sampling=Sampling(seed=7, temperature=0, max_tokens=5),
         max_tokens=2,
         honours_stop=True,
         cancel_s=10.0,
@@ -296,7 +296,7 @@ BAD: list[tuple[type[Backend], str, str, dict[str, Any]]] = [
     (Careless, "a_file_it_cannot_load_is_refused_by_name", "a missing file raised FileNotFoundError", {"path": FILE}),
     (Nameless, "a_file_it_cannot_load_is_refused_by_name", "does not name it", {"path": FILE}),
     (Anonymous, "it_says_what_it_is", "nobody could tell which model", {}),
-    (TwoEnds, "every_job_ends_once", "2 times `finished`", {}),
+    (TwoEnds, "every_job_ends_once", " times `finished`", {}),
     (Talkative, "every_job_ends_once", "went on after its `finished`", {}),
     (NoEnd, "every_job_ends_once", "no `finished` came within", {"answer_s": 0.3}),
     (HalfCharacters, "characters_are_whole", "a character was cut", {}),
@@ -322,6 +322,7 @@ BAD: list[tuple[type[Backend], str, str, dict[str, Any]]] = [
 
 @pytest.fixture
 def model_file(tmp_path: Path) -> Iterator[Path]:
+    LeavesThread.stop.clear()
     path = tmp_path / "words.model"
     path.write_text("model of words")
     yield path

@@ -18,9 +18,10 @@ from msgspec import Meta
 from schemas.errors import ConfigError, RoostError
 from workers import BackendSettings, BatchBackend, Finished, Job, Piece
 from workers.llama import file, sampling
+from workers.llama.cache import OPERATOR
 from workers.llama.engine import Engine, failed
 from workers.llama.plan import plan
-from workers.llama.prompt import Prompt, Prompts
+from workers.llama.prompt import Prompt, Prompts, system_length
 from workers.llama.request import Work
 from workers.llama.template import ChatTemplate
 from workers.llama.threads import ThreadChoice
@@ -181,13 +182,14 @@ class LlamaBackend(BatchBackend):
         if job.kind == "completion":
             prompt = self._prompts.raw(job.text, wanted)
         else:
-            prompt = self._prompts.chat(job.messages, wanted, job.shared)
+            prompt = self._prompts.chat(job.messages, wanted, job.shared or applications(job))
         room = self._plan.window - len(prompt.tokens)
         return Work(
             request=job.request,
             tokens=prompt.tokens,
             operator=prompt.operator,
             owner=owner(job),
+            above=OPERATOR if job.shared else owner(job).rpartition("/")[0],
             conversation=job.conversation,
             sampler=spec,
             stops=wish.stop,
@@ -201,6 +203,11 @@ class LlamaBackend(BatchBackend):
             f"The answer was cut because the window is full: prompt {len(prompt.tokens)} tokens, "
             f"window {self._plan.window}; {self._plan.remedy_window}."
         )
+
+
+def applications(job: Job) -> int:
+    """Leading system messages that are the words of the application above the sender; none without one."""
+    return system_length(job.messages) if "/" in job.tenant else 0
 
 
 def owner(job: Job) -> str:

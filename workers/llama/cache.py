@@ -18,6 +18,13 @@ from msgspec import Struct
 
 Line = TypeVar("Line", "array[int]", str)
 OPERATOR = ""
+
+
+def serves(owner: str, reader: str) -> bool:
+    """May `reader` use what is `owner`'s? The operator's is everybody's, `a`'s is also that of `a/b` below it."""
+    return owner in (OPERATOR, reader) or reader.startswith(f"{owner}/")
+
+
 """Owner of the operator's words: system prompt, preambles, the model's own template."""
 WORTH_KEEPING = 16
 """An idle sequence with fewer cells of its own is given up: its next turn finds the rest in another sequence."""
@@ -97,7 +104,7 @@ class PrefixTree:
         if at == len(tokens):
             return best
         for child in node.children:
-            if child.owner not in (OPERATOR, owner) or child.tokens[0] != tokens[at]:
+            if not serves(child.owner, owner) or child.tokens[0] != tokens[at]:
                 continue
             n = common(child.tokens, tokens[at : at + len(child.tokens)])
             if n == len(child.tokens):

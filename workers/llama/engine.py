@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from schemas.errors import Retryable, RoostError
 from schemas.message import Finish, Usage
 from workers import Finished, Piece
-from workers.llama.cache import OPERATOR, Match, PrefixTree, common
+from workers.llama.cache import Match, PrefixTree, common, serves
 from workers.llama.machine import PENALTY_TOKENS, Machine, NoCells, Row, StepFailed
 from workers.llama.request import Running, Work
 from workers.llama.schedule import Prompt, prompt_budget, share_out, victim
@@ -133,7 +133,8 @@ class Engine:
             if other.done < other.prompt:
                 n = common(other.tokens, r.tokens)
                 if other.work.owner != r.work.owner:
-                    n = min(n, other.work.operator, r.work.operator)
+                    above = serves(other.work.above, r.work.owner)
+                    n = min(n, other.work.operator, r.work.operator) if above else 0
                 soon = max(soon, min(n, len(r.tokens) - 1))
         return soon > 0 and soon > self._match(r).length
 
@@ -249,7 +250,7 @@ class Engine:
     def _account(self, rows: list[Row], owners: list[Running]) -> None:
         for row, r in zip(rows, owners, strict=True):
             shared = max(0, min(r.work.operator - row.start, len(row.tokens)))
-            self._tree.extend(r.seq, row.tokens[:shared], OPERATOR)
+            self._tree.extend(r.seq, row.tokens[:shared], r.work.above)
             self._tree.extend(r.seq, row.tokens[shared:], r.work.owner)
             r.done += len(row.tokens)
 

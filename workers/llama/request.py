@@ -6,17 +6,23 @@ from array import array
 
 from msgspec import Struct
 
+from workers.llama.cache import OPERATOR
 from workers.llama.machine import Sampler, SamplerSpec
 from workers.llama.text import TextStream
 
 
 class Work(Struct, frozen=True, kw_only=True):
-    """A request, ready to compute. `operator`: leading tokens that belong to everybody."""
+    """A request, ready to compute.
+
+    `operator`: leading tokens that are not the sender's words, but those of `above` it: the operator's, or those of
+    the application that speaks for the sender.
+    """
 
     request: str
     tokens: array[int]
     operator: int
     owner: str
+    above: str = OPERATOR
     conversation: str
     sampler: SamplerSpec
     stops: tuple[str, ...]

@@ -113,6 +113,21 @@ def test_a_system_prompt_that_is_not_the_operators_is_a_hit_for_nobody_else(back
     assert first.cached_tokens == other.cached_tokens <= 4  # the template's own first tokens
 
 
+def test_an_applications_system_prompt_serves_its_own_senders_and_no_other_applications(backend: LlamaBackend) -> None:
+    own = Message("system", "You answer for the ferry company. Never promise a seat, and always name the next pier.")
+    secret = "My booking number is seventeen owls, and nobody else may know it."
+
+    def cached(tenant: str) -> int:
+        one = job("1", secret, system=own, tenant=tenant, conversation=tenant, max_tokens=4)
+        return serve(backend, one)["1"][1].usage.cached_tokens
+
+    first, again, colleague, stranger = cached("ferry/ann"), cached("ferry/ann"), cached("ferry/ben"), cached("bus/ann")
+    system = len(backend._model.tokenise(own.text)) if backend._model else 0
+    assert again > colleague + 10, "her own words are cached for her"
+    assert system <= colleague <= system + 15, "the company's words are, for all its senders"
+    assert first == stranger <= 4, "and nothing of it for another application"
+
+
 def test_a_system_prompt_is_computed_once_for_all_who_come_at_once(backend: LlamaBackend) -> None:
     system = Message(
         "system", "Policy of the harbour: " + " ".join(f"pier {i} opens at {i} o'clock." for i in range(9))
