@@ -22,7 +22,7 @@ GOAL_TURNS = 500.0
 
 
 async def asks(client: Client, conversation: str, count: int) -> list[float]:
-    """Seconds that each of `count` asks took, one after the other in one conversation."""
+    """Seconds that each of `count` asks took, one after the other; in one conversation, if it is named."""
     took = []
     for i in range(count):
         began = time.perf_counter()
@@ -35,12 +35,25 @@ async def asks(client: Client, conversation: str, count: int) -> list[float]:
 
 
 async def measure(client: Client, flights: int, total: int, run: str) -> tuple[list[float], float]:
-    """Latencies in seconds and turns a second with `flights` conversations at once."""
+    """Latencies in seconds and turns a second with `flights` askers at once; each a conversation, if `run` names it."""
     began = time.perf_counter()
     each = max(1, total // flights)
-    parts = await asyncio.gather(*(asks(client, f"{run}-{flights}-{i}", each) for i in range(flights)))
+    parts = await asyncio.gather(*(asks(client, run and f"{run}-{flights}-{i}", each) for i in range(flights)))
     took = [seconds for part in parts for seconds in part]
     return took, len(took) / (time.perf_counter() - began)
+
+
+def result(sync: str, flights: int, kind: str, took: list[float], rate: float) -> list[Row]:
+    """Rows of one measurement. The goals are for single questions; turns of a conversation stand beside them."""
+    place = f"sync {sync}, {flights} in flight{', in conversations' if kind else ''}"
+    p50, p99 = percentile(took, 0.5) * 1000, percentile(took, 0.99) * 1000
+    slowest = GOAL_P50_MS[sync] if flights == 1 and not kind else None
+    least = GOAL_TURNS if flights > 1 and not kind else None
+    return [
+        Row(benchmark=NAME, what=f"{place}: p50", value=p50, unit="ms", goal=slowest, least=False),
+        Row(benchmark=NAME, what=f"{place}: p99", value=p99, unit="ms"),
+        Row(benchmark=NAME, what=f"{place}: rate", value=rate, unit="turns/s", goal=least),
+    ]
 
 
 async def run(quick: bool) -> list[Row]:
@@ -52,14 +65,8 @@ async def run(quick: bool) -> list[Row]:
             try:
                 await measure(client, 8, 80, "warm")
                 for flights, total in ((1, 200 if quick else 1000), (100, 1000 if quick else 5000)):
-                    took, rate = await measure(client, flights, total, "run")
-                    place = f"sync {sync}, {flights} in flight"
-                    goal = GOAL_P50_MS[sync] if flights == 1 else None
-                    p50, p99 = percentile(took, 0.5) * 1000, percentile(took, 0.99) * 1000
-                    rows.append(Row(benchmark=NAME, what=f"{place}: p50", value=p50, unit="ms", goal=goal, least=False))
-                    rows.append(Row(benchmark=NAME, what=f"{place}: p99", value=p99, unit="ms"))
-                    goal = GOAL_TURNS if flights > 1 else None
-                    rows.append(Row(benchmark=NAME, what=f"{place}: rate", value=rate, unit="turns/s", goal=goal))
+                    for kind in ("", "talk"):
+                        rows += result(sync, flights, kind, *await measure(client, flights, total, kind))
             finally:
                 await client.close()
     return rows

@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Stack:
         self.data = root / "data"
         self._process: asyncio.subprocess.Process | None = None
         self.status: dict[str, Any] = {}
+        self.ready_at = 0.0
         self.http = self.nats = self.client_nkey = self.key = ""
 
     async def command(self, *words: str) -> str:
@@ -61,6 +63,7 @@ class Stack:
         try:
             async with asyncio.timeout(READY_S):
                 await self._process.stdout.readline()  # the ready line, or the end: then `status` fails
+            self.ready_at = time.perf_counter()
             self.status = json.loads(await self.command("status", "--json"))
             self.http, self.nats = self.status["http"], self.status["nats"]
             self.client_nkey = self.status["client_nkey"]

@@ -122,6 +122,16 @@ def test_every_rule_says_what_it_wants() -> None:
     assert [rule.name for rule in RULES if not rule.says.endswith(".")] == []
 
 
+def test_the_lines_of_the_guide_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    guide = (ROOT / "docs" / "write-a-connector.md").read_text()
+    names: dict[str, Any] = {}
+    lines = guide.partition("```py\n")[2].partition("```\n")[0]
+    exec(lines.replace("7001", str(free_port("127.0.0.1"))), names)
+    assert broken(names["CASE"]) == []
+    names["test_it_keeps_the_contract"](RULES[0])
+
+
 async def test_the_connectors_share_one_web_server_without_a_clash(tmp_path: Path) -> None:
     router = web.Application().router
     for kind in (OpenAIConnector, WebConnector):

@@ -81,6 +81,17 @@ def test_every_rule_says_what_it_wants() -> None:
     assert [rule.name for rule in RULES if not rule.says.endswith(".")] == []
 
 
+def test_the_lines_of_the_guide_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    monkeypatch.chdir(EXAMPLE)
+    guide = (ROOT / "docs" / "write-a-backend.md").read_text()
+    names: dict[str, Any] = {}
+    exec(guide.partition("```py\n")[2].partition("```\n")[0], names)
+    wrong = {rule for name, rule in KNOWN if name == "faq"}
+    assert {sentence.split(": ")[1] for sentence in broken(names["CASE"])} == wrong
+    names["test_it_keeps_the_contract"](RULES[0])
+
+
 # -- two good ones, and what can go wrong with them -----------------------------------------------------------
 
 
