@@ -18,7 +18,7 @@ import msgspec
 from bus import subjects
 from bus.contract import Message
 from bus.service import error_headers, service
-from connectors import Accepted, Capabilities, Connector, Emit
+from connectors import Accepted, Capabilities, Connector, ConnectorSettings, Emit, Host
 from schemas.ask import About, Ask, AskAttachment, Refusal, answer_of, told_of
 from schemas.errors import Rejected, RoostError
 from schemas.message import Attachment, Inbound, Outbound, Problem, Sampling, Sender
@@ -50,10 +50,12 @@ class NatsConnector(Connector):
     capabilities = Capabilities(authenticates=True)
 
     _tasks: asyncio.TaskGroup
-    _relays: dict[str, asyncio.Event]
+
+    def __init__(self, name: str, settings: ConnectorSettings, host: Host) -> None:
+        super().__init__(name, settings, host)
+        self._relays: dict[str, asyncio.Event] = {}
 
     async def run(self, emit: Emit) -> None:
-        self._relays = {}
         slots = asyncio.Semaphore(ASKS_AT_ONCE)
 
         def each(handler: Any) -> Any:

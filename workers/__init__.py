@@ -1,7 +1,7 @@
 """Inference workers. This file is the public contract of a backend; every other file or folder is one backend.
 
-What always holds: a backend is created, loaded, used and closed on its model's lane (its own thread or threads),
-never on the event loop; it never sees the bus, a session or a connector.
+What always holds: a backend is loaded, used and closed on its model's lane (its own thread or threads), never on the
+event loop, and so must do nothing slow when it is created; it never sees the bus, a session or a connector.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ class EchoBackend(Backend):
     def generate(self, job: Job) -> Iterator[str | Finished]:
         settings = cast(EchoBackend.Settings, self.settings)
         words = job.text.split(" ")
+        said = 0
         limit = job.sampling.max_tokens or settings.max_tokens
         prompt = sum(len(m.text.split()) for m in job.messages)
         for i, word in enumerate(words):
@@ -40,8 +41,9 @@ class EchoBackend(Backend):
                 yield Finished(finish="cancelled" if cancelled else "length", usage=usage)
                 return
             yield word if i == 0 else " " + word
+            said = i + 1
         cancelled = job.cancelled is not None and job.cancelled.is_set()
         yield Finished(
             finish="cancelled" if cancelled else "stop",
-            usage=Usage(prompt_tokens=prompt, completion_tokens=len(words)),
+            usage=Usage(prompt_tokens=prompt, completion_tokens=said),
         )

@@ -106,7 +106,11 @@ class Models:
             raise ConfigError(f"{path} does not exist; `make model` fetches the starter model")
         lane = Lane(model.name, backend)
         started = time.monotonic()
-        await lane.load(path)
+        try:
+            await lane.load(path)
+        except BaseException:
+            await lane.close()
+            raise
         log.info("%s %s ready after %.2f s", place, backend.version, time.monotonic() - started)
         return lane
 

@@ -34,7 +34,10 @@ class FaqBackend(Backend):
         """Read `question = answer` lines; raises `ConfigError` for a file that has none."""
         if path is None:
             raise ConfigError("a model of type faq needs `path`, a text file with lines `question = answer`")
-        raw = path.read_bytes()
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}; name a text file") from None
         pairs = (line.partition("=") for line in raw.decode("utf-8", "replace").splitlines())
         self._answers = [(words(question), answer.strip()) for question, mark, answer in pairs if mark]
         if not self._answers:
@@ -46,8 +49,10 @@ class FaqBackend(Backend):
         asked = words(job.text)
         shared, answer = max((len(asked & question), answer) for question, answer in self._answers)
         text = answer if shared >= settings.words_min else settings.unknown
-        yield text
-        yield Finished(usage=Usage(prompt_tokens=len(asked), completion_tokens=len(text.split())))
+        said = text.split()[: job.sampling.max_tokens]
+        yield " ".join(said)
+        finish: Finish = "stop" if len(said) == len(text.split()) else "length"
+        yield Finished(finish=finish, usage=Usage(prompt_tokens=len(asked), completion_tokens=len(said)))
 
 
 class SpellBackend(BatchBackend):
@@ -58,10 +63,13 @@ class SpellBackend(BatchBackend):
 
     def load(self, path: Path | None) -> None:
         self._open: dict[str, tuple[str, int]] = {}
+        self._ends: dict[str, Finish] = {}
         self._unwanted: set[str] = set()
 
     def add(self, job: Job) -> None:
-        self._open[job.request] = (job.text[: job.sampling.max_tokens], 0)
+        text = job.text[: job.sampling.max_tokens]
+        self._open[job.request] = (text, 0)
+        self._ends[job.request] = "stop" if text == job.text else "length"
 
     def cancel(self, request: str) -> None:
         if request in self._open:
@@ -74,7 +82,7 @@ class SpellBackend(BatchBackend):
         if at < len(text) and request not in self._unwanted:
             self._open[request] = (text, at + 1)
             return Piece(request, text[at])
-        finish: Finish = "cancelled" if request in self._unwanted else "stop"
+        finish: Finish = "cancelled" if request in self._unwanted else self._ends[request]
         self._unwanted.discard(request)
-        del self._open[request]
+        del self._open[request], self._ends[request]
         return Piece(request, "", Finished(finish=finish, usage=Usage(completion_tokens=at)))
