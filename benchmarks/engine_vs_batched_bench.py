@@ -21,7 +21,7 @@ import time
 from array import array
 from pathlib import Path
 
-from benchmarks.llama_server import ROOT, program
+from benchmarks.llama_server import ROOT, own_environment, program
 from workers.llama import native
 from workers.llama.engine import Engine
 from workers.llama.machine import SamplerSpec
@@ -66,7 +66,7 @@ def peer_rates(model: Path, width: int, arguments: argparse.Namespace, *more: st
         "-npp", str(arguments.prompt), "-ntg", str(arguments.tokens), "-npl", str(width),
         "-t", str(arguments.threads), "-tb", str(arguments.threads), *more,
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=own_environment())
     rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("|")]
     if len(rows) < 3:  # the head, a line, the numbers
         raise SystemExit(f"llama-batched-bench gave no numbers: {done.stderr[-500:]}")

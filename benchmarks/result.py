@@ -76,6 +76,9 @@ async def _guarded(run: Run, quick: bool) -> list[Row]:
     except Unavailable as error:
         note(f"{run.__module__}: skipped: {error}")
         return []
+    except Exception as error:  # noqa: BLE001  the rows of the others are worth having
+        note(f"{run.__module__}: FAILED: {type(error).__name__}: {error}")
+        return []
 
 
 class Unavailable(Exception):
