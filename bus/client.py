@@ -338,7 +338,11 @@ class Bus:
         info = await self.api(f"CONSUMER.INFO.{stream}.{name}")
         if "error" in info:
             return None
-        return ConsumerInfo(delivered=int(info["delivered"]["stream_seq"]), unfinished=int(info["num_ack_pending"]))
+        return ConsumerInfo(
+            delivered=int(info["delivered"]["stream_seq"]),
+            unfinished=int(info["num_ack_pending"]),
+            waiting=int(info["num_pending"]),
+        )
 
     def pull(self, stream: str, consumer: str, receive: Receive, room: Callable[[], int]) -> Puller:
         """This process's share of a durable consumer, delivered to `receive`."""

@@ -59,10 +59,12 @@ class StreamInfo(Struct, frozen=True):
 
 
 class ConsumerInfo(Struct, frozen=True):
-    """How far a durable consumer is: the stream's sequence up to which it has delivered, and what is unfinished."""
+    """How far a durable consumer is: the stream's sequence up to which it has delivered, how many of these messages
+    are unfinished, and how many wait behind them."""
 
     delivered: int
     unfinished: int
+    waiting: int = 0
 
 
 class Subscription(Protocol):

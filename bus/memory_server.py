@@ -166,7 +166,10 @@ class PullConsumer:
         self.pullers: list[MemoryPuller] = []
 
     def info(self) -> ConsumerInfo:
-        return ConsumerInfo(self.cursor, len(self.pending) + len(self.due))
+        waiting, at = 0, self.cursor + 1
+        while (message := self.stream.first(self.spec["filter_subject"], at)) is not None:
+            waiting, at = waiting + 1, message.seq + 1
+        return ConsumerInfo(self.cursor, len(self.pending) + len(self.due), waiting)
 
     def pump(self) -> None:
         """Deliver what is due to whoever has room, one after the other in turn."""

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from bus import streams, subjects
 from bus.client import Bus
+from bus.contract import ConsumerInfo
 from bus.crypto import secret_file
 from bus.keys import KeyRing
 from bus.sessions import Sessions
@@ -42,6 +43,8 @@ class Catalogue:
         self._bus = bus
         self._config = config
         self._rows: list[ModelStatus] = []
+        self.depths: dict[str, int] = {}
+        """Accepted messages that are not finished, by model."""
 
     def rows(self) -> list[ModelStatus]:
         served = {row.name for row in self._rows}
@@ -58,6 +61,15 @@ class Catalogue:
         except (Retryable, Disconnected):
             return
         self._rows = [_status.decode(row) for row in rows.values()]
+        for model in self._config.models:
+            info = await self._consumer(model.name)
+            self.depths[model.name] = info.unfinished + info.waiting if info is not None else 0
+
+    async def _consumer(self, model: str) -> ConsumerInfo | None:
+        try:
+            return await self._bus.consumer_info(streams.INBOX, streams.work_consumer(model, self._config.limits)[0])
+        except (Retryable, Disconnected):
+            return None
 
 
 class Gateway:
@@ -186,5 +198,6 @@ class Shared:
         self.catalogue = Catalogue(bus, config)
         self.keys = KeyRing(bus)
         self.metrics = Metrics()
+        self.metrics.watch_queues(lambda: self.catalogue.depths)
         self.metrics.watch_waiting(lambda: len(self.exchanges))
         self.started = time.time()
