@@ -279,7 +279,7 @@ class Hoarder(Words):
     kept: list[bytes] = []
 
     def load(self, path: Path | None) -> None:
-        self.kept.append(b"x" * (24 << 20))
+        self.kept.append(b"x" * (96 << 20))  # far above what other tests free meanwhile
 
 
 class LeavesThread(Words):
@@ -321,7 +321,7 @@ BAD: list[tuple[type[Backend], str, str, dict[str, Any]]] = [
     (CancelsAll, "cancel_leaves_the_others_alone", "while another job is cancelled", {}),
     (Startled, "cancel_leaves_the_others_alone", "KeyError", {}),
     (Picky, "odd_jobs_harm_nobody", "an empty text made it fail", {}),
-    (Hoarder, CLOSE, "each load and close keeps about 2", {}),
+    (Hoarder, CLOSE, "each load and close keeps about", {}),
     (LeavesThread, CLOSE, "the thread 'left'", {}),
     (CannotClose, CLOSE, "close() raised OSError", {}),
 ]
