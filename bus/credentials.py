@@ -44,10 +44,16 @@ def write_private(path: Path, content: bytes | str) -> None:
         raise
 
 
-def keep(data: Path, name: str, make: Callable[[], str]) -> str:
-    """The secret `data/secrets/NAME`, made on first use. Two processes that ask at once get the same one."""
+def keep(data: Path, name: str, make: Callable[[], str] | None = None) -> str:
+    """The secret `data/secrets/NAME`, made on first use. Two processes that ask at once get the same one.
+
+    Raises `ConfigError` for an empty file, and for a missing one that cannot be made here.
+    """
     path = data / "secrets" / name
     if not path.exists():
+        if make is None:
+            raise ConfigError(f"{path} does not exist; start Roost once, or copy it from the machine that has it")
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = path.with_name(f".{name}.{os.getpid()}.{secrets.token_hex(4)}")
         write_private(draft, make() + "\n")
         try:

@@ -13,7 +13,8 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from schemas.errors import ConfigError, Untrusted
+from bus.credentials import keep
+from schemas.errors import Untrusted
 
 VERSION = b"\x01"
 NONCE = 12
@@ -39,33 +40,6 @@ class Envelope:
             raise Untrusted(f"{name}: sealed with another key, or altered") from None
 
 
-def secret_file(data: Path, name: str, make: str | None = None) -> str:
-    """The secret in `data/secrets/<name>` (0600); written as `make` on first use, by whichever process is first."""
-    path = data / "secrets" / name
-    try:
-        value = path.read_text().strip()
-    except FileNotFoundError:
-        value = ""
-    if value:
-        return value
-    if make is None:
-        raise ConfigError(f"{path} does not exist; start Roost once, or copy it from the machine that has it")
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{name}.{secrets.token_hex(4)}")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "w") as file:
-        file.write(make + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, path)  # fails when another process was faster: then its secret counts
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
-    return path.read_text().strip()
-
-
 def data_key(data: Path) -> bytes:
     """The 256-bit key of this installation's envelopes."""
-    return bytes.fromhex(secret_file(data, "envelope.key", secrets.token_hex(32)))
+    return bytes.fromhex(keep(data, "envelope.key", lambda: secrets.token_hex(32)))

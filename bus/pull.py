@@ -87,8 +87,6 @@ class Puller:
         self._heard = 0.0
         self._wake = asyncio.Event()
         self._stopped = False
-        self.lost = False
-        """The consumer does not exist any more."""
 
     @property
     def outstanding(self) -> int:
@@ -178,7 +176,7 @@ class Puller:
             return
         self._asked.pop(key, None)
         if headers["Status"] == "409" and GONE in headers.get("Description", "").lower():
-            self.lost = True
+            log.error("%s was deleted; restart Roost to make it again", self._what)
         if headers["Status"] in ("503", "409"):
             asyncio.get_running_loop().call_later(0.5, self._wake.set)
         else:

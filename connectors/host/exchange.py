@@ -132,13 +132,13 @@ class Exchanges:
 
     async def _start(self, channel: str, accepted: Accepted, *, stream: bool) -> Exchange:
         exchange = Exchange(self, channel, accepted, self._timeout_s)
-        self._open[accepted.request].add(exchange)
         if stream:
 
             async def arrived(message: Message) -> None:
                 exchange.put(_delta.decode(message.data))
 
             exchange._subscription = await self._bus.subscribe(subjects.delta(accepted.request), arrived)
+        self._open[accepted.request].add(exchange)
         return exchange
 
     async def close(self, exchange: Exchange) -> None:

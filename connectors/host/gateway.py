@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from bus import streams, subjects
 from bus.client import Bus
 from bus.contract import ConsumerInfo
-from bus.crypto import secret_file
+from bus.credentials import keep
 from bus.keys import KeyRing
 from bus.sessions import Sessions
 from connectors import Accepted
@@ -161,7 +161,7 @@ class Gateway:
         return await self._shared.keys.verify(key)
 
     def secret(self, name: str, make: Callable[[], str] | None = None) -> str:
-        return secret_file(self.data, name, make() if make else None)
+        return keep(self.data, name, make)
 
     async def store(self, data: bytes, media_type: str, name: str = "") -> Attachment:
         limit = self.config.limits.attachment_bytes_max

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.crypto import Envelope, data_key, secret_file
+from bus.credentials import keep
+from bus.crypto import Envelope, data_key
 from schemas.errors import ConfigError, Untrusted
 
 KEY = secrets.token_bytes(32)
@@ -52,6 +53,6 @@ def test_a_secret_is_made_once_and_closed_to_others(tmp_path: Path) -> None:
     file = tmp_path / "secrets" / "envelope.key"
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
-    assert secret_file(tmp_path, "envelope.key", "another") == file.read_text().strip()
+    assert keep(tmp_path, "envelope.key", lambda: "another") == file.read_text().strip()
     with pytest.raises(ConfigError, match="does not exist"):
-        secret_file(tmp_path, "missing")
+        keep(tmp_path, "missing")
