@@ -37,9 +37,11 @@ async def spawn(
     output: int,
     pass_fds: Sequence[int] = (),
 ) -> asyncio.subprocess.Process:
-    """Start `command` (an absolute program first) in a session of its own; `output` takes stdout and stderr.
+    """Start `command` (an absolute program first) in a process group of its own; `output` takes stdout and stderr.
 
-    A session of its own, so that Ctrl-C in the terminal reaches the supervisor alone, which stops all in order.
+    A group of its own, so that Ctrl-C in the terminal reaches the supervisor alone, which stops all in order. Not a
+    session: Linux shares the processor equally between sessions (sched_autogroup), whatever the priority of what runs
+    in them, and a part whose work may wait would slow the answers down.
     """
     try:
         process = await asyncio.create_subprocess_exec(
@@ -53,7 +55,6 @@ async def spawn(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
             pass_fds=tuple(pass_fds),
             umask=0o077,
         )

@@ -38,6 +38,7 @@ from bus.contract import (
     StreamInfo,
 )
 from bus.endpoints import Endpoints
+from bus.objects import Objects
 from bus.pull import Puller
 from bus.tables import Table
 from schemas.config import Config
@@ -54,7 +55,9 @@ LIMITS_REACHED = {10077, 10047, 10023, 10026}
 """JetStream: maximum messages, storage or bytes exceeded."""
 PATIENCE = 3
 """Attempts at one publish; the id makes them one message."""
-STREAM_NOT_FOUND, STREAM_EXISTS = 10059, 10058
+STREAM_NOT_FOUND, STREAM_EXISTS, STREAM_STORE_FAILED = 10059, 10058, 10049
+STORE_FAILED = "store_failed"
+STORE_TRIES = 5
 
 
 class _Error(Struct):
@@ -316,7 +319,17 @@ class Bus:
                 await asyncio.sleep(0.1)
 
     async def ensure_stream(self, name: str, spec: dict[str, Any]) -> None:
-        """Create or update one stream; raises `ConfigError` when the server refuses."""
+        """Create or update one stream; raises `ConfigError` when the server refuses, `Retryable` when it cannot now."""
+        for _ in range(STORE_TRIES - 1):
+            try:
+                return await self._ensure_stream(name, spec)
+            except Retryable as error:
+                if error.code != STORE_FAILED:
+                    raise
+                await asyncio.sleep(error.after_s)
+        return await self._ensure_stream(name, spec)
+
+    async def _ensure_stream(self, name: str, spec: dict[str, Any]) -> None:
         info = await self.api(f"STREAM.INFO.{name}")
         if info.get("error", {}).get("err_code") == STREAM_NOT_FOUND:
             answer = await self.api(f"STREAM.CREATE.{name}", spec)
@@ -422,9 +435,9 @@ class Bus:
         answer = await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
         return bool(answer.get("success"))
 
-    async def purge(self, stream: str) -> int:
-        """Delete every message of a stream; returns how many."""
-        answer = await self.api(f"STREAM.PURGE.{stream}")
+    async def purge(self, stream: str, subject: str = "") -> int:
+        """Delete every message of a stream (on `subject`); returns how many."""
+        answer = await self.api(f"STREAM.PURGE.{stream}", {"filter": subject} if subject else None)
         return int(answer.get("purged", 0))
 
     async def stream_infos(self) -> dict[str, StreamInfo]:
@@ -444,14 +457,20 @@ class Bus:
         return found
 
     def table(self, name: str) -> Table:
-        """A declared key-value table: MODELS, WORKERS, CONNECTORS or KEYS."""
+        """A declared key-value table: MODELS, WORKERS, CONNECTORS, POWER or KEYS."""
         if name not in self._tables:
             self._tables[name] = Table(self, name)
         return self._tables[name]
 
+    def objects(self, bucket: str) -> Objects:
+        """A declared object store: RELEASES."""
+        return Objects(self, bucket)
+
 
 def _refused(answer: dict[str, Any], what: str) -> None:
     if error := answer.get("error"):
+        if error.get("err_code") == STREAM_STORE_FAILED:  # files of a stream that was just deleted are still going
+            raise Retryable(f"the bus cannot store {what}: {error.get('description')}", after_s=0.2, code=STORE_FAILED)
         raise ConfigError(f"the bus refuses {what}: {error.get('description', error)}")
 
 

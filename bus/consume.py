@@ -112,6 +112,11 @@ class Consumer:
         free = self.slots - (len(self._queues) - self._blocked)
         return max(0, min(free, self.slots + self._parked_max - self._held))
 
+    def resize(self, slots: int) -> None:
+        """Have so many in hand at once from now on."""
+        self.slots = slots
+        self._puller.poke()
+
     @property
     def held(self) -> int:
         return self._held

@@ -16,6 +16,7 @@ from schemas.message import Outbound, RequestState
 from schemas.session import Entry
 
 if TYPE_CHECKING:
+    from bus.objects import Objects
     from bus.pull import Delivery
     from bus.tables import Table
 
@@ -147,11 +148,13 @@ class Bus(Protocol):
 
     async def delete(self, stream: str, seq: int) -> bool: ...
 
-    async def purge(self, stream: str) -> int: ...
+    async def purge(self, stream: str, subject: str = "") -> int: ...
 
     async def stream_infos(self) -> dict[str, StreamInfo]: ...
 
     def table(self, name: str) -> Table: ...
+
+    def objects(self, bucket: str) -> Objects: ...
 
 
 class Begun(Struct, frozen=True, kw_only=True):

@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Struct
 
 from bus.client import Bus
-from schemas.config import NAME
 from schemas.errors import Disconnected, Rejected, Retryable
+from schemas.strict import NAME
 
 TABLE = "KEYS"
 KEY = re.compile(r"rk-([0-9a-f]{12})-([0-9a-f]{48})")

@@ -19,6 +19,7 @@ from msgspec import Struct
 from bus import subjects
 from bus.contract import ConsumerInfo, Message, MessageCallback, Receive, Stored, StoredMessage, StreamInfo
 from bus.memory_server import Faults, MemoryServer, PullConsumer, Stream, matches
+from bus.objects import Objects
 from bus.pull import Delivery
 from bus.streams import declared
 from bus.tables import Table
@@ -319,9 +320,10 @@ class MemoryBus:
                 consumer.forget(seq)
         return self.server.stream(stream).remove(seq)
 
-    async def purge(self, stream: str) -> int:
+    async def purge(self, stream: str, subject: str = "") -> int:
         await self.hop()
-        return sum([await self.delete(stream, seq) for seq in list(self.server.stream(stream).messages)])
+        found = [m.seq for m in self.server.stream(stream).messages.values() if matches(subject or ">", m.subject)]
+        return sum([await self.delete(stream, seq) for seq in found])
 
     async def stream_infos(self) -> dict[str, StreamInfo]:
         await self.hop()
@@ -335,3 +337,6 @@ class MemoryBus:
 
     def table(self, name: str) -> Table:
         return Table(self, name)
+
+    def objects(self, bucket: str) -> Objects:
+        return Objects(self, bucket)

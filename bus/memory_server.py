@@ -264,7 +264,8 @@ class MemoryServer:
         self.count = itertools.count()
 
     def store(self, subject: str, data: bytes, headers: dict[str, str]) -> Stored | None:
-        """Store in the stream that listens; None when there is none."""
+        """Store in the stream that listens; None when there is none. Whoever listens to the subject hears it, too."""
+        self.route(Message(subject, data, "", headers))
         for name, stream in self.streams.items():
             if any(matches(pattern, subject) for pattern in stream.spec["subjects"]):
                 stored = stream.store(subject, data, headers)

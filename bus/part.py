@@ -14,19 +14,25 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import msgspec
 import uvloop
 
 from bus.client import Bus
 from bus.endpoints import resolve
-from bus.sessions import Sessions
 from schemas.config import Config
 from schemas.errors import ConfigError, RoostError
+
+if TYPE_CHECKING:
+    from bus.sessions import Sessions
 
 log = logging.getLogger("roost.part")
 
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: restarting will not help
 READY_FD = "ROOST_READY_FD"
+RUNNING = "ROOST_RUNNING_CONFIG"
+"""Names the file with the configuration that the supervisor has accepted; SIGHUP says that it is another."""
 
 
 class Part:
@@ -39,6 +45,30 @@ class Part:
         self.bus = bus
         self.sessions = sessions
         self.stopping = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    async def reloaded(self) -> Config:
+        """Wait until the configuration is another than `config`, which is then the new one; the newest counts."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                config = msgspec.json.decode(await asyncio.to_thread(self._file().read_bytes), type=Config)
+            except (OSError, msgspec.MsgspecError) as error:
+                log.warning("the changed configuration cannot be read, the old one stays: %s", error)
+                continue
+            if config != self.config:
+                self.config = config
+                return config
+
+    def listen(self) -> None:
+        """From now on look at the configuration when the supervisor says so, and once because it may have before."""
+        if RUNNING in os.environ:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._changed.set)
+            self._changed.set()
+
+    def _file(self) -> Path:
+        return Path(os.environ[RUNNING])
 
     def ready(self, **facts: str) -> None:
         """Tell the supervisor that this part serves; `facts` (such as `http=URL`) go into `roost status`."""
@@ -59,6 +89,8 @@ Body = Callable[[Part], Awaitable[None]]
 
 
 async def _serve(name: str, config: Config, data: Path, body: Body) -> None:
+    from bus.sessions import Sessions  # 30 MB, and not every part has sessions
+
     endpoints = resolve(config, data)
     sessions = Sessions.connect(endpoints, config.sessions, data)
     bus = await Bus.connect(endpoints, config, name=f"roost-{name}")
@@ -66,6 +98,7 @@ async def _serve(name: str, config: Config, data: Path, body: Body) -> None:
     loop = asyncio.get_running_loop()
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, part.stopping.set)
+    part.listen()
     try:
         await sessions.check()
         await body(part)

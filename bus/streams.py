@@ -71,6 +71,8 @@ def stores(config: Config) -> dict[str, dict[str, Any]]:
             "MODELS": live,
             "WORKERS": live,
             "CONNECTORS": live,
+            "POWER": live,
+            "UPDATES": live,
             "KEYS": {**table, "storage": "file", "max_msgs_per_subject": 1},
         }.items()
     } | {
@@ -80,7 +82,13 @@ def stores(config: Config) -> dict[str, dict[str, Any]]:
             **table,
             "storage": "file",
             "max_age": config.limits.blob_age_s * NS,
-        }
+        },
+        "OBJ_RELEASES": {
+            "name": "OBJ_RELEASES",
+            "subjects": ["$O.RELEASES.C.>", "$O.RELEASES.M.>"],
+            **table,
+            "storage": "file",
+        },
     }
 
 

@@ -7,6 +7,7 @@ import re
 ASK = "roost.ask"
 ASK_STATE = "roost.ask.state"
 ASK_CANCEL = "roost.ask.cancel"
+ASK_FILE = "roost.ask.file"
 KNOWLEDGE_SEARCH = "roost.knowledge.search"
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -72,6 +73,31 @@ def cancel(request: str = "*") -> str:
     return "roost.cancel.*" if request == "*" else f"roost.cancel.{_tokens(request)}"
 
 
+def models(worker: str) -> str:
+    """Has a worker reload or unload models; request and reply."""
+    return f"roost.worker.{_tokens(worker)}.models"
+
+
+def updater(site: str) -> str:
+    """Asks the updater of one machine to check, roll back, pin …; request and reply."""
+    return f"roost.updater.{_tokens(site)}"
+
+
+def model_events(what: str) -> str:
+    """Events of one kind, of all models."""
+    return f"roost.event.model.*.{_tokens(what)}"
+
+
 def take(worker: str) -> str:
     """Hands a delivery to the worker that has its conversation."""
     return f"roost.worker.{_tokens(worker)}.take"
+
+
+def host(name: str) -> str:
+    """A machine's name as a token."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", name)[:64] or "-"
+
+
+def wake(host: str) -> str:
+    """To the power part of a machine: a worker there has begun to work."""
+    return f"roost.power.wake.{_tokens(host)}"

@@ -8,7 +8,24 @@ from __future__ import annotations
 
 from msgspec import UNSET, Struct, UnsetType, field
 
-from schemas.message import Attachment, Finish, Outbound, Problem, RequestState, State, Timings, Usage
+from schemas.message import (
+    Attachment,
+    Choice,
+    Finish,
+    Format,
+    Kind,
+    Message,
+    Outbound,
+    Problem,
+    RequestState,
+    Route,
+    State,
+    Timings,
+    Tool,
+    ToolCall,
+    Usage,
+)
+from schemas.picture import Drawing
 
 
 class AskAttachment(Struct, frozen=True, kw_only=True):
@@ -22,12 +39,12 @@ class AskAttachment(Struct, frozen=True, kw_only=True):
 class Ask(Struct, frozen=True, kw_only=True):
     """The request of `roost.ask`; unknown fields are ignored. See docs/speak-nats.md."""
 
-    text: str
+    text: str = ""
     v: int = 1
     id: str = ""
     conversation: str = ""
     model: str = ""
-    kind: str = "chat"
+    kind: Kind = "auto"
     system: str | None = None
     max_tokens: int | None = None
     temperature: float | None = None
@@ -38,6 +55,21 @@ class Ask(Struct, frozen=True, kw_only=True):
     seed: int | None = None
     stop: str | list[str] = field(default_factory=list)
     ignore_eos: bool = False
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    format: Format | None = None
+    tools: list[Tool] = field(default_factory=list)
+    tool_choice: str = "auto"
+    adapter: str = ""
+    messages: list[Message] = field(default_factory=list)
+    """The whole conversation so far, where the client keeps it itself; `text`, if any, comes after it. The way to bring
+    the results of tools, as a stored conversation keeps no tool calls."""
+    inputs: list[str] = field(default_factory=list)
+    """Texts to embed, for kind `embedding`; `text` may then be empty."""
+    n: int = 1
+    """Answers, or pictures."""
+    drawing: Drawing = Drawing()
+    """For kind `image`."""
     stream: bool = False
     attachments: list[AskAttachment] = field(default_factory=list)
     user: str = ""
@@ -47,6 +79,17 @@ class About(Struct, frozen=True):
     """The request of `roost.ask.state` and `roost.ask.cancel`: the client's own id, or the `request` of an answer."""
 
     id: str
+
+
+class AskFile(Struct, frozen=True, kw_only=True):
+    """The request of `roost.ask.file`: bytes of a picture, by the `sha256` of an attachment.
+
+    Answered with the bytes themselves, and the header `Roost-Size-Bytes` with the size of the whole. Without `offset`
+    it is the whole or a refusal; with it, what begins there and fits into one message.
+    """
+
+    sha256: str
+    offset: int | None = None
 
 
 class Answer(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -67,6 +110,12 @@ class Answer(Struct, frozen=True, omit_defaults=True, kw_only=True):
     timings: Timings | UnsetType = UNSET
     notes: tuple[str, ...] = ()
     attachments: tuple[Attachment, ...] = ()
+    route: Route | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    more: tuple[Choice, ...] = ()
+    """The answers after the first, where `n` asked for several."""
+    embeddings: tuple[bytes, ...] = ()
+    """Vectors of little-endian float32 in base64, one for each of `inputs`."""
     error: Problem | UnsetType = UNSET
 
 
@@ -104,6 +153,10 @@ def answer_of(reply: Outbound) -> Answer:
         timings=reply.timings,
         notes=reply.notes,
         attachments=reply.attachments,
+        route=reply.route,
+        tool_calls=reply.tool_calls,
+        more=reply.more,
+        embeddings=reply.embeddings,
     )
 
 

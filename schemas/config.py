@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import field
 
 from schemas.errors import ConfigError
-
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
-"""Names of models, connectors and keys: safe in a subject, a file name and a URL."""
-
-
-class Strict(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of everything the operator writes."""
+from schemas.message import Kind
+from schemas.strict import NAME, Size, Strict
+from schemas.update import RolloutConfig, UpdatesConfig
 
 
 class HttpConfig(Strict, frozen=True):
@@ -92,6 +88,30 @@ class LimitConfig(Strict, frozen=True):
     """Messages that a caller may bring along in one request."""
     attachments_max: int = 8
     attachment_bytes_max: int = 10_000_000
+    answers_max: int = 16
+    """Answers to one prompt (`n`); each takes a slot's worth of the model, and OpenAI's clients ask for a handful."""
+    tools_max: int = 128
+    """Tools of one request, and calls of one message; as many as OpenAI takes."""
+    tools_chars_max: int = 100_000
+    """All tools of a request as JSON: they stand in the prompt, as a message does."""
+    format_chars_max: int = 50_000
+    """A JSON Schema or a grammar; compiling one takes time and memory in proportion."""
+    logit_bias_max: int = 1_024
+    """Tokens with a bias; each is looked at for every token that is chosen."""
+    picture_side_max: int = 2_048
+    """Pixels of a picture's side: twice what the largest common models draw, whose work grows with its square."""
+    picture_steps_max: int = 150
+    """Steps of one picture; schedulers need 1 to 50, and more only take time."""
+    picture_prompt_chars_max: int = 4_000
+    """What a picture shall show: many times what text encoders read (77 to 512 tokens)."""
+    picture_link_s: float = 86_400.0
+    """For how long a link to a picture can be opened without a key: whoever has the link has the picture."""
+    logprobs_max: int = 64
+    """Log probabilities told for one place in all answers together; 64 make 10 MB of an answer of 2,048 tokens."""
+    inputs_max: int = 2_048
+    """Texts to embed in one request; as many as OpenAI takes."""
+    inputs_chars_max: int = 1_000_000
+    """All texts to embed in one request: about ten long documents, minutes of work on a modest machine."""
     inbox_messages_max: int = 10_000
     """Accepted messages that wait; at two answers a second that is more than an hour."""
     inbox_bytes_max: int = 1_073_741_824
@@ -123,6 +143,50 @@ class LimitConfig(Strict, frozen=True):
     """For how long a stopping part finishes what it has begun."""
 
 
+class Routes(Strict, frozen=True):
+    """For which requests the router chooses a model. Requests that name it reach it anyway."""
+
+    kinds: tuple[Kind, ...] = ()
+    """Kinds of requests that it is for; by default what its backend can do, in the order of the file."""
+    languages: tuple[str, ...] = ()
+    """Languages that it is good at (`en`, `zh`); by default all."""
+    commands: tuple[str, ...] = ()
+    """Words such as `/code` at the beginning of a message that choose it."""
+    fallback: tuple[str, ...] = ()
+    """Models that answer requests naming this one while no live worker serves it, in this order."""
+
+
+class PowerConfig(Strict, frozen=True):
+    """Power: what the machine may use when it is busy and when it is not."""
+
+    profile: Literal["performance", "balanced", "saver"] = "balanced"
+    """`balanced` raises under load and lowers when idle or on battery; the others stay where they are."""
+    cpu: bool = True
+    """Set the processor's governor and energy preference where the system permits it; put back at the end."""
+    idle_after_s: float = 30.0
+    """Without a request for this long, the machine counts as idle."""
+
+
+class WorkerConfig(Strict, frozen=True):
+    """The models of one machine together."""
+
+    memory: Size = "80%"
+    """What all loaded models together may take. Idle ones are unloaded to stay below."""
+    overcommit: bool = False
+    """Run a model that is larger than free memory from the page cache; slow, and said so."""
+    unload_after_s: float | None = None
+    """Unload a model that nobody has asked for this long; by default it stays until its memory is needed."""
+
+
+class AdapterConfig(Strict, frozen=True):
+    """A LoRA adapter of a model."""
+
+    path: str
+    name: str = ""
+    """Requests choose it by this name; without one it is always on."""
+    scale: float = 1.0
+
+
 class ModelConfig(Strict, frozen=True):
     """One model. What is not named here goes to the backend's own settings."""
 
@@ -136,6 +200,18 @@ class ModelConfig(Strict, frozen=True):
     """System prompt where the request brings none."""
     default: bool = False
     """Answers requests that name no model; otherwise the first model of a chat type does."""
+    routes: Routes | tuple[Kind, ...] = Routes()
+    """`routes: [code]` is short for `routes: {kinds: [code]}`."""
+    memory: Size | None = None
+    """What this model may take; what it chooses by itself (context, KV type) is chosen to fit."""
+    size: Size | None = None
+    """What it will take, for a backend that cannot tell before loading."""
+    warm_up: bool = True
+    """Load at the start; otherwise at the first request."""
+    lora: tuple[AdapterConfig, ...] = ()
+    """LoRA adapters that are loaded with it."""
+    rollout: RolloutConfig = RolloutConfig()
+    """How a new version of it is taken into use."""
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -164,8 +240,17 @@ class Config(Strict, frozen=True):
     bus: BusConfig = BusConfig()
     sessions: SessionConfig = SessionConfig()
     limits: LimitConfig = LimitConfig()
+    worker: WorkerConfig = WorkerConfig()
+    power: PowerConfig = PowerConfig()
+    updates: UpdatesConfig | None = None
+    """Where new versions of the models come from; without it nothing is fetched, and no updater runs."""
     language: str = "en"
     """Language of the page for a reader whose browser names neither: `en` or `zh`."""
+
+
+def routes_of(model: ModelConfig) -> Routes:
+    """The routes of a model, whichever way they were written."""
+    return model.routes if isinstance(model.routes, Routes) else Routes(kinds=model.routes)
 
 
 class BackendSettings(Strict, frozen=True):
@@ -242,10 +327,49 @@ def _check(config: Config, source: str | Path) -> None:
                 )
             if name in names[:i]:
                 raise ConfigError(f"{source}: {key}[{i}]: name {name!r} is used twice; names must differ")
-    for section in (config.http, config.bus, config.sessions, config.limits):
-        for name in section.__struct_fields__:
+    for i, model in enumerate(config.models):
+        adapters = [adapter.name for adapter in model.lora if adapter.name]
+        for j, name in enumerate(adapters):
+            if name in adapters[:j]:
+                raise ConfigError(f"{source}: models[{i}] ({model.name}): lora: name {name!r} is used twice")
+    sections = (config.http, config.bus, config.sessions, config.limits, config.worker, config.power, config.updates)
+    for section in sections:
+        for name in section.__struct_fields__ if section is not None else ():
             value = getattr(section, name)
             if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
                 raise ConfigError(f"{source}: {name}: expected more than 0, got {value}")
     if sum(m.default for m in config.models) > 1:
         raise ConfigError(f"{source}: models: more than one has `default: true`; keep one")
+    _check_routes(config, source)
+
+
+COMMAND = re.compile(r"/[^\s/]{1,47}")
+LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+
+
+def _check_routes(config: Config, source: str | Path) -> None:
+    """Names that the router would not find, and words that it could not tell apart."""
+    names = [model.name for model in config.models]
+    commands: dict[str, str] = {}
+    for i, model in enumerate(config.models):
+        place = f"{source}: models[{i}] ({model.name}): routes"
+        routes = routes_of(model)
+        if model.name == "auto":
+            raise ConfigError(f"{source}: models[{i}]: name 'auto' means any model; choose another")
+        if "auto" in routes.kinds:
+            raise ConfigError(f"{place}.kinds: auto is no kind of its own; leave `kinds` out for all")
+        for j, name in enumerate(routes.fallback):
+            if name not in names:
+                raise ConfigError(f"{place}.fallback[{j}]: no model is called {name!r}; there are: {', '.join(names)}")
+            if name == model.name:
+                raise ConfigError(f"{place}.fallback[{j}]: a model cannot stand in for itself; name another")
+        for j, word in enumerate(routes.commands):
+            if not COMMAND.fullmatch(word):
+                raise ConfigError(f"{place}.commands[{j}]: expected one word that begins with /, got {word!r}")
+            if word.lower() == "/model":
+                raise ConfigError(f"{place}.commands[{j}]: /model NAME is built in; choose another word")
+            if (other := commands.setdefault(word.lower(), model.name)) != model.name:
+                raise ConfigError(f"{place}.commands[{j}]: {word} is a command of {other} already; choose another word")
+        for j, language in enumerate(routes.languages):
+            if not LANGUAGE.fullmatch(language):
+                raise ConfigError(f"{place}.languages[{j}]: expected a code such as en or zh, got {language!r}")

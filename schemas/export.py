@@ -16,19 +16,24 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from schemas.ask import About, Answer, Ask, Refusal, Told
+from schemas.ask import About, Answer, Ask, AskFile, Refusal, Told
 from schemas.config import Config
 from schemas.event import Alert, AuditRecord, ComponentStatus, DeadLetter
 from schemas.message import Delta, Inbound, Outbound, RequestState
-from schemas.model import ModelEvent, ModelStatus, WorkerStatus
+from schemas.model import FailedAnswer, ModelEvent, ModelOrder, ModelStatus, ModelTold, ShadowAnswer, WorkerStatus
+from schemas.power import PowerEvent, PowerStatus
+from schemas.release import Release, Versions
 from schemas.session import Entry, SessionInfo
 from schemas.turn import Turn
+from schemas.update import ReleasePublished, UpdateOrder, UpdateStatus, UpdateTold
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "schema"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 TYPES: tuple[type[Struct], ...] = (
-    Ask, About, Answer, Told, Refusal, Inbound, Outbound, Delta, Turn, RequestState, ModelStatus, WorkerStatus,
-    ModelEvent, ComponentStatus, Alert, DeadLetter, AuditRecord, Entry, SessionInfo,
+    Ask, About, AskFile, Answer, Told, Refusal, Inbound, Outbound, Delta, Turn, RequestState, ModelStatus, WorkerStatus,
+    ModelEvent, ModelOrder, ModelTold, ComponentStatus, Alert, DeadLetter, AuditRecord, Entry, SessionInfo,
+    PowerStatus, PowerEvent, ShadowAnswer, FailedAnswer, Release, Versions, ReleasePublished, UpdateStatus, UpdateOrder,
+    UpdateTold,
 )  # fmt: skip
 
 PARAMETERS = {
@@ -37,7 +42,9 @@ PARAMETERS = {
     "conversation": "Opaque token of one conversation.",
     "request": "Opaque token of one request: the id of its answer.",
     "worker": "A worker's id.",
-    "name": "A part's or connector's name.",
+    "name": "A part's, connector's or model's name.",
+    "site": "A machine and data folder, as ids of its workers begin.",
+    "host": "A machine's name, with `-` for what a subject cannot hold.",
     "what": "What happened, one word.",
     "code": "The alert's stable code.",
     "stream": "The stream whose message was given up.",
@@ -71,6 +78,11 @@ CHANNELS = {
         about='End a request; its answer then says `cancelled`. This one is answered with `{"ok": true}`.',
         carries=(About,), action="receive", replies=(Refusal,),
     ),
+    "askFile": Channel(
+        address="roost.ask.file",
+        about="Bytes of a picture by their SHA-256. Answered with the bytes themselves, not with JSON.",
+        carries=(AskFile,), action="receive", replies=(Refusal,),
+    ),
     "inbox": Channel(
         address="roost.in.{model}.{channel}.{conversation}", stream="INBOX", carries=(Inbound,),
         about="Accepted messages that wait for a worker. Outside clients use `roost.ask`.",
@@ -89,12 +101,28 @@ CHANNELS = {
         address="roost.event.model.{model}.{what}", stream="EVENTS", carries=(ModelEvent,),
         about="A model's version or state has changed.",
     ),
+    "shadowEvent": Channel(
+        address="roost.event.shadow.{model}", stream="EVENTS", carries=(ShadowAnswer,),
+        about="How a version that serves nobody yet answered a copy of a request, in figures.",
+    ),
+    "failureEvent": Channel(
+        address="roost.event.failure.{model}", stream="EVENTS", carries=(FailedAnswer,),
+        about="An attempt at a request failed, and not by its sender's fault.",
+    ),
+    "releaseEvent": Channel(
+        address="roost.event.release.published", stream="EVENTS", carries=(ReleasePublished,),
+        about="A hint to every updater that the source has a new release.",
+    ),
     "alert": Channel(
         address="roost.event.alert.{code}", stream="EVENTS", carries=(Alert,), about="The operator should act.",
     ),
     "partEvent": Channel(
         address="roost.event.part.{name}", stream="EVENTS", carries=(ComponentStatus,),
         about="A part's state has changed.",
+    ),
+    "powerEvent": Channel(
+        address="roost.event.power.{what}", stream="EVENTS", carries=(PowerEvent,),
+        about="A machine's level, its source of power, or what it may set has changed.",
     ),
     "audit": Channel(
         address="roost.audit.{what}", stream="AUDIT", carries=(AuditRecord,),
@@ -111,6 +139,17 @@ CHANNELS = {
         address="roost.worker.{worker}.take", carries=(Inbound,),
         about="Hands a delivery to the worker that has its conversation. Between workers.",
     ),
+    "modelOrder": Channel(
+        address="roost.worker.{worker}.models", carries=(ModelOrder,),
+        about="The operator or the updater has a worker load, change or unload models; the answer is many ModelTold.",
+    ),
+    "updateOrder": Channel(
+        address="roost.updater.{site}", carries=(UpdateOrder,), replies=(UpdateTold,),
+        about="The operator, or `ops` with a reason, has an updater check, apply, roll back or pin.",
+    ),
+    "wake": Channel(
+        address="roost.power.wake.{host}", about="A worker of this machine has begun to work. Empty; between parts.",
+    ),
     "models": Channel(
         address="$KV.MODELS.{model}.{worker}", stream="KV_MODELS", carries=(ModelStatus,),
         about="Key-value table: each model in each live worker.",
@@ -122,6 +161,14 @@ CHANNELS = {
     "connectors": Channel(
         address="$KV.CONNECTORS.{name}", stream="KV_CONNECTORS", carries=(ComponentStatus,),
         about="Key-value table: connectors and how they are.",
+    ),
+    "updates": Channel(
+        address="$KV.UPDATES.{name}.{site}", stream="KV_UPDATES", carries=(UpdateStatus,),
+        about="Key-value table: each model's update on each machine.",
+    ),
+    "power": Channel(
+        address="$KV.POWER.{host}", stream="KV_POWER", carries=(PowerStatus,),
+        about="Key-value table: each machine's level, watts and joules.",
     ),
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from schemas.message import Attachment, Problem, Role
+from schemas.message import Attachment, Problem, Role, Route
 
 
 class Entry(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -16,10 +16,14 @@ class Entry(Struct, frozen=True, omit_defaults=True, kw_only=True):
     at: float
     v: int = 1
     model: str = ""
+    version: str = ""
+    """Of the model that answered."""
     finish: str = ""
     notes: tuple[str, ...] = ()
     attachments: tuple[Attachment, ...] = ()
     error: Problem | None = None
+    route: Route | None = None
+    """Of an answer: why this model gave it."""
 
 
 class SessionInfo(Struct, frozen=True, omit_defaults=True, kw_only=True):

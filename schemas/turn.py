@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from schemas.message import Finish, Inbound, Outbound, Problem, Timings, Usage
+from schemas.message import Attachment, Finish, Inbound, Outbound, Problem, Timings, Usage
 
 
 class Turn(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -26,6 +26,8 @@ class Turn(Struct, frozen=True, omit_defaults=True, kw_only=True):
     timings: Timings = Timings()
     notes: tuple[str, ...] = ()
     knowledge: tuple[str, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
+    """Of the answer: pictures."""
     error: Problem | None = None
 
 
@@ -48,5 +50,6 @@ def turn_of(inbound: Inbound, outbound: Outbound, *, worker: str, attempt: int, 
         usage=outbound.usage,
         timings=outbound.timings,
         notes=outbound.notes,
+        attachments=outbound.attachments,
         error=outbound.error,
     )

@@ -27,7 +27,7 @@ def roost(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRoost]:
     models = [
         {"name": "echo", "type": "echo"},
         {"name": "slow", "type": "echo", "delay_ms": 100, "delay_token_ms": 60},
-        {"name": "one", "type": "echo", "slots": 1, "delay_ms": 400},
+        {"name": "one", "type": "echo", "slots": 1, "delay_ms": 400, "delay_token_ms": 50},
     ]
     with running(tmp_path_factory.mktemp("roost"), {"models": models}) as started:
         yield started

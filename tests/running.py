@@ -39,8 +39,11 @@ def until(condition: Any, timeout_s: float, what: str) -> Any:
 class RunningRoost:
     """One data folder, and the processes that come and go on it."""
 
-    def __init__(self, folder: Path, config: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: Path, config: dict[str, Any] | None = None, environment: dict[str, str] | None = None
+    ) -> None:
         self.folder = folder
+        self._environment = environment or {}
         self.data = folder / "data"
         self.config_file = folder / "config.yaml"
         self.config: dict[str, Any] = {
@@ -61,7 +64,7 @@ class RunningRoost:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "ROOST_CONFIG": str(self.config_file), "ROOST_DATA": str(self.data)}
+        return {**os.environ, **self._environment, "ROOST_CONFIG": str(self.config_file), "ROOST_DATA": str(self.data)}
 
     def cli(self, *arguments: str, timeout_s: float = 30.0, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run `roost …` to its end."""
@@ -183,9 +186,11 @@ class RunningRoost:
 
 
 @contextlib.contextmanager
-def running(folder: Path, config: dict[str, Any] | None = None) -> Iterator[RunningRoost]:
-    """Start, and stop whatever happens."""
-    roost = RunningRoost(folder, config)
+def running(
+    folder: Path, config: dict[str, Any] | None = None, environment: dict[str, str] | None = None
+) -> Iterator[RunningRoost]:
+    """Start, and stop whatever happens. `environment`: what its parts have beside this process's own."""
+    roost = RunningRoost(folder, config, environment)
     try:
         yield roost.start()
     finally:

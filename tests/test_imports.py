@@ -20,6 +20,9 @@ MAY = {
 ONLY_IN = {
     "nats": {"bus"},
     "redis": {"bus"},
+    "tuf": {"updater"},
+    "securesystemslib": {"updater"},
+    "pyfastcdc": {"updater"},
     "llama_cpp": {"workers"},
     "torch": {"workers"},
     "diffusers": {"workers"},

