@@ -1,72 +1,67 @@
 """The llama backend: GGUF models on llama.cpp with continuous batching.
 
-A job goes add → prompt (template, tokens, what fits) → engine (step loop) → pieces. This file joins the parts
-and holds the settings; it computes nothing. What always holds: a bad model file or setting is a `ConfigError` or
-`Untrusted` at load, a bad request is one failed job, and `close` gives back all memory.
+A job goes add → prompt (template, tokens, what fits) → engine (step loop) → pieces. This file joins the parts; it
+computes nothing. What always holds: a bad model file or setting is a `ConfigError` or `Untrusted` at load, a bad
+request is one failed job, and `close` gives back all memory.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from msgspec import Meta
+import psutil
+from msgspec import Struct
+from msgspec.structs import replace
 
-from schemas.errors import ConfigError, RoostError
-from workers import BackendSettings, BatchBackend, Finished, Job, Piece
-from workers.llama import file, sampling
-from workers.llama.cache import OPERATOR
-from workers.llama.engine import Engine, failed
-from workers.llama.plan import plan
-from workers.llama.prompt import Prompt, Prompts, system_length
-from workers.llama.request import Work
-from workers.llama.template import ChatTemplate
-from workers.llama.threads import ThreadChoice
+from schemas.errors import ConfigError, Rejected, RoostError
+from schemas.gguf import Header
+from schemas.message import Kind
+from schemas.strict import bytes_of
+from workers import Ability, BackendSettings, BatchBackend, Demand, Job, Piece
+from workers.llama.chat import Chat
+from workers.llama.embedding.embedder import Embedder
+from workers.llama.engine.loop import QUIET_STEP_S, STEP_S, Engine, failed
+from workers.llama.engine.paging import Pages
+from workers.llama.engine.threads import ThreadChoice, allowed
+from workers.llama.fitting import file, tuned
+from workers.llama.fitting.plan import Plan, plan
+from workers.llama.jobs import Jobs
+from workers.llama.prompts.prompt import Prompts
+from workers.llama.prompts.template import ChatTemplate
+from workers.llama.sampling import wishes
+from workers.llama.settings import LlamaSettings
 
 if TYPE_CHECKING:
-    from workers.llama.native import NativeMachine, NativeModel
+    from workers.llama.native.native import NativeMachine, NativeModel
 
 log = logging.getLogger(__name__)
 
-PREPARED_CHARS_MAX = 20_000
-"""Characters of new requests that one step turns into tokens; more waits for the next, so that steps stay short."""
+EMBED_CELLS = 512
+EMBED_BYTES = 33_554_432
+"""What a context for embeddings takes, once the first text comes: cells for texts of usual length, and buffers."""
+TRIAL_WINDOW = 256
+EASED = 0.5
+"""At this share of the machine and below, steps get longer as well."""
 
-Positive = Annotated[int, Meta(ge=1)]
 
+class _Chosen(Struct, frozen=True):
+    """How to load what `path` means."""
 
-class LlamaSettings(BackendSettings, frozen=True, kw_only=True):
-    """What `models[]` of `type: llama` may say beside the common fields. `None` is chosen for the model and machine."""
-
-    max_tokens: Positive = 2048
-    """Tokens of a reply where the request names no limit."""
-    context: Annotated[int, Meta(ge=64)] | None = None
-    """Window of one conversation in tokens."""
-    cache: Annotated[int, Meta(ge=64)] | None = None
-    """Cells of all conversations together, running and idle."""
-    threads: Positive | None = None
-    """Threads that compute; by default all cores, or one fewer while that is faster beside other programs."""
-    batch: Annotated[int, Meta(ge=32, le=4096)] = 512
-    """Tokens computed in one step at most."""
-    gpu_layers: Annotated[int, Meta(ge=-1)] = 0
-    """Layers on the graphics card; -1 for all."""
-    mmap: bool = True
-    """Map the file instead of reading it: quicker, and shared between processes."""
-    kv_type: Literal["f16", "q8_0", "f32"] = "f16"
-    """How the context is stored; `q8_0` halves it."""
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repeat_penalty: float | None = None
+    path: Path | None
+    file: Path
+    header: Header
+    plan: Plan
 
 
 class LlamaBackend(BatchBackend):
     """Serves `slots` conversations at once in one llama.cpp context."""
 
     Settings = LlamaSettings
+    kinds = frozenset[Kind]({"chat", "completion", "embedding"})
+    abilities = frozenset[Ability]({"tools", "format", "n", "logprobs", "logit_bias", "adapter"})
     slots = 8
     settings: LlamaSettings
 
@@ -74,144 +69,221 @@ class LlamaBackend(BatchBackend):
         super().__init__(settings, slots)
         self._model: NativeModel | None = None
         self._machine: NativeMachine | None = None
-        self._fresh: deque[Job] = deque()
-        self._cancelled: set[str] = set()
+        self._chat: Chat | None = None
+        self._embedder: Embedder | None = None
+        self._threads: ThreadChoice | None = None
+        self._chosen: _Chosen | None = None
         self._cancellable: dict[str, Job] = {}
+        self._refused: list[Piece] = []
+
+    def demand(self, path: Path | None, limit: int | None) -> Demand:
+        """Choose how to load the model within `limit` bytes, from the heads of its files alone."""
+        from workers.llama.native import (
+            build,  # takes half a second, and not every process that reads settings needs it
+        )
+
+        found = file.model_file(path)
+        header = file.header(found)
+
+        def planned(within: int | None, beside: int = 0) -> Plan:
+            return plan(
+                header,
+                self.settings,
+                self.slots,
+                site=build.site(),
+                limit=within,
+                beside=beside,
+                measured=tuned.chosen(found),
+                pages=bytes_of(self.settings.pages_ram, psutil.virtual_memory().total),
+                adapters=[file.header(file.model_file(Path(adapter.path))) for adapter in self.adapters],
+            )
+
+        made = planned(None)
+        embedding = EMBED_BYTES + EMBED_CELLS * made.cell_bytes
+        if limit is not None:
+            made = planned(limit, embedding)
+        self._chosen = _Chosen(path, found, header, made)
+        return replace(made.demand, compute=made.demand.compute + embedding)
 
     def load(self, path: Path | None) -> None:
         """Check the file, map it, make the context and compute one token, so that the first request finds all warm."""
-        from workers.llama import native  # takes half a second, and not every process that reads settings needs it
+        from workers.llama.embedding.encoder import NativeEncoder, embeds_only, pooling_of
+        from workers.llama.native import native
 
-        self._path = file.model_file(path)
-        header = file.header(self._path)
-        self._defaults = sampling.defaults(self.settings, header.meta)
-        self._plan = plan(header, self.settings, self.slots)
+        if self._chosen is None or self._chosen.path != path:
+            self.demand(path, None)
+        assert self._chosen is not None
+        found, header, made = self._chosen.file, self._chosen.header, self._chosen.plan
         try:
-            self._model = native.NativeModel(self._path, gpu_layers=self.settings.gpu_layers, mmap=self.settings.mmap)
-            spec = native.ContextSpec(
-                cells=self._plan.cells,
-                sequences=self._plan.sequences,
-                batch_max=self.settings.batch,
-                threads=self._plan.threads,
-                kv_type=self.settings.kv_type,
-            )
-            self._machine = native.NativeMachine(self._model, spec)
+            self._model = model = self._weights(found, made)
+            pooling = pooling_of(model)
+            if pooling is not None:
+                encoder = NativeEncoder(model, window=made.window, threads=made.threads)
+                self._embedder = Embedder(encoder, pooling, made.remedy_window)
+            if embeds_only(model):
+                self.kinds, self.abilities = frozenset({"embedding"}), frozenset()
+            else:
+                self._chat = self._made_chat(model, made, header)
+                if pooling is None:
+                    self.kinds -= {"embedding"}
         except native.LoadFailed as error:
             self.close()
-            raise ConfigError(f"{self._path}: {error}; {self._plan.remedy_memory}") from None
-        if not self._model.answers:
+            raise ConfigError(f"{found}: {error}; {made.remedy_memory}") from None
+        except BaseException:
             self.close()
-            raise ConfigError(f"{self._path}: an encoder model cannot answer; choose a text generation model")
-        model = self._model
+            raise
+        if self._chat is None and self._embedder is None:
+            self.close()
+            raise ConfigError(f"{found}: a model that ranks texts can neither answer nor embed; choose another")
+        self.context = made.window
+        self.version = file.version(found)
+
+    def _weights(self, found: Path, made: Plan) -> NativeModel:
+        from workers.llama.native import native
+
+        model = native.NativeModel(
+            found, gpu_layers=made.gpu_layers, mmap=made.mmap, repack=made.repack, devices=made.devices
+        )
+        self._model = model
+        model.adapt([native.AdapterSpec(path=Path(a.path), name=a.name, scale=a.scale) for a in self.adapters])
+        return model
+
+    def _made_chat(self, model: NativeModel, made: Plan, header: Header) -> Chat:
+        from workers.llama.native import native
+
+        self._machine = native.NativeMachine(
+            model,
+            native.ContextSpec(
+                cells=made.cells,
+                sequences=made.sequences,
+                batch_max=made.batch,
+                threads=made.threads,
+                kv_type=made.kv_type,
+                flash=made.flash,
+            ),
+        )
         template = ChatTemplate(model.template(), model.token_text("bos"), model.token_text("eos"))
-        self._prompts = Prompts(
+        prompts = Prompts(
             template.render,
             model.tokenise,
-            self._plan.window,
+            made.window,
             bos=model.token_text("bos") if model.adds_bos else "",
-            control=model.control_texts,
-            remedy=self._plan.remedy_window,
+            control=model.control,
+            remedy=made.remedy_window,
+            overflow=self.settings.overflow,
         )
-        self._engine = Engine(
+        if self.settings.threads is None:
+            self._threads = ThreadChoice(made.threads, len(allowed()))
+        engine = Engine(
             self._machine,
-            ThreadChoice(self._plan.threads, self._plan.threads_fewer),
-            reuse=self._model.reusable,
+            self._threads,
+            pages=self._pages(made),
+            reuse=model.reusable,
+            draft=self.settings.draft,
         )
-        self._engine.warm_up(model.tokenise("a", begin=False))
-        self.context = self._plan.window
-        self.version = file.version(self._path)
+        engine.warm_up(model.tokenise("a", begin=False))
+        jobs = Jobs(
+            prompts,
+            model,
+            template.style,
+            wishes.defaults(self.settings, header.meta),
+            adapters=[a.name for a in self.adapters],
+            max_tokens=self.settings.max_tokens,
+            remedy=made.remedy_window,
+        )
+        return Chat(jobs, engine)
+
+    def _pages(self, made: Plan) -> Pages:
+        disk = bytes_of(self.settings.pages_disk, psutil.virtual_memory().total)
+        return Pages(made.pages, disk, self.scratch if disk else None)
 
     def close(self) -> None:
-        """Free samplers, context and model, in this order. May be called after a failed `load`."""
-        engine = self.__dict__.pop("_engine", None)
-        if engine is not None:
-            engine.close()
-        for part in (self._machine, self._model):
+        """Free samplers, contexts and model, in this order. May be called after a failed `load`."""
+        for part in (self._chat, self._embedder, self._machine, self._model):
             if part is not None:
                 part.close()
-        self._machine = self._model = None
+        self._chat = self._embedder = self._machine = self._model = None
+        self._chosen = None  # the header holds the whole vocabulary
 
     def add(self, job: Job) -> None:
-        self._fresh.append(job)
         if job.cancelled is not None:
             self._cancellable[job.request] = job
+        if job.kind == "embedding":
+            self._embed(job)
+        elif self._chat is not None:
+            self._chat.add(job)
+        else:
+            self._refuse(job, Rejected("this model makes embeddings and cannot answer", code="unsupported"))
+
+    def _embed(self, job: Job) -> None:
+        from workers.llama.embedding.encoder import tokens_of
+
+        if self._embedder is None or self._model is None:
+            self._refuse(job, Rejected("this model makes no embeddings", code="unsupported"))
+            return
+        try:
+            self._embedder.add(job.request, tokens_of(self._model, job.inputs))
+        except RoostError as error:
+            self._refuse(job, error)
+
+    def _refuse(self, job: Job, error: RoostError) -> None:
+        self._refused.append(failed(job.request, error))
 
     def cancel(self, request: str) -> None:
-        for job in self._fresh:
-            if job.request == request:
-                self._cancelled.add(request)
-                return
-        self._engine.cancel(request)
+        for part in (self._chat, self._embedder):
+            if part is not None:
+                part.cancel(request)
+
+    def warm_up(self) -> None:
+        if self._chat is not None and self._model is not None:
+            self._chat.engine.warm_shapes(self._model.tokenise("a", begin=False)[:1])
+
+    def to_front(self) -> None:
+        if self._chat is not None:
+            self._chat.engine.forget_pace()
+
+    @classmethod
+    def prepare(cls) -> None:
+        from workers.llama.native import native  # noqa: F401  loads the library, which takes half a second
+
+    def for_trial(self) -> None:
+        """A short window, and weights that stay in the file: whether that is sound does not depend on them."""
+        self.slots = 1
+        self.settings = replace(
+            self.settings,
+            context=min(self.settings.context or TRIAL_WINDOW, TRIAL_WINDOW),
+            cache=TRIAL_WINDOW,
+            batch=32,
+            pages_ram="0",
+            pages_disk="0",
+            repack=False,
+            mmap=True,
+            gpu_layers=None,
+            devices=("cpu",),
+        )
+
+    def ease(self, level: float) -> None:
+        """Use about this share of the threads; well below the whole, take longer steps too."""
+        if self._threads is not None:
+            self._threads.limit = max(1, round(level * self._threads.most))
+        if self._chat is not None:
+            self._chat.engine.eased = level <= EASED
 
     def step(self) -> Sequence[Piece]:
-        """Turn new jobs into prompts, then compute one batch."""
+        """One batch of answers, and one of embeddings."""
         for request, job in self._cancellable.items():
             if job.cancelled is not None and job.cancelled.is_set():
                 self.cancel(request)
-        pieces = self._prepare()
-        pieces.extend(self._engine.step())
+        pieces, self._refused = self._refused, []
+        answering = self._chat is not None and self._chat.busy
+        if self._chat is not None and answering:
+            pieces += self._chat.step()
+        if self._embedder is not None and self._embedder.busy:
+            pieces += self._embedder.step(self._embedder.budget(STEP_S if answering else QUIET_STEP_S))
         for piece in pieces:
             if piece.finished is not None:
                 self._cancellable.pop(piece.request, None)
         return pieces
 
-    def _prepare(self) -> list[Piece]:
-        """Hand new jobs to the engine; one that cannot be prepared fails alone."""
-        pieces = []
-        chars = 0
-        while self._fresh and chars < PREPARED_CHARS_MAX:
-            job = self._fresh.popleft()
-            chars += sum(len(m.text) for m in job.messages)
-            if job.request in self._cancelled:
-                self._cancelled.discard(job.request)
-                pieces.append(Piece(job.request, "", Finished(finish="cancelled")))
-                continue
-            try:
-                self._engine.add(self._work(job))
-            except RoostError as error:
-                pieces.append(failed(job.request, error))
-            except Exception as error:
-                log.exception("request %s cannot be prepared", job.request)
-                pieces.append(failed(job.request, RoostError(f"this request could not be prepared: {error}")))
-        return pieces
 
-    def _work(self, job: Job) -> Work:
-        wish = job.sampling
-        spec = sampling.resolve(wish, self._defaults)
-        wanted = max(wish.max_tokens or self.settings.max_tokens, 1)
-        if job.kind == "completion":
-            prompt = self._prompts.raw(job.text, wanted)
-        else:
-            prompt = self._prompts.chat(job.messages, wanted, job.shared or applications(job))
-        room = self._plan.window - len(prompt.tokens)
-        return Work(
-            request=job.request,
-            tokens=prompt.tokens,
-            operator=prompt.operator,
-            owner=owner(job),
-            above=OPERATOR if job.shared else owner(job).rpartition("/")[0],
-            conversation=job.conversation,
-            sampler=spec,
-            stops=wish.stop,
-            reply_max=min(wanted, room),
-            clipped=self._clipped(prompt) if room < wanted else "",
-            notes=prompt.notes,
-        )
-
-    def _clipped(self, prompt: Prompt) -> str:
-        return (
-            f"The answer was cut because the window is full: prompt {len(prompt.tokens)} tokens, "
-            f"window {self._plan.window}; {self._plan.remedy_window}."
-        )
-
-
-def applications(job: Job) -> int:
-    """Leading system messages that are the words of the application above the sender; none without one."""
-    return system_length(job.messages) if "/" in job.tenant else 0
-
-
-def owner(job: Job) -> str:
-    """Whose cells a job's words are: its tenant's, or nobody else's at all when it names none."""
-    if job.tenant:
-        return f"tenant {job.tenant}"
-    return f"conversation {job.conversation}" if job.conversation else f"request {job.request}"
+__all__ = ["LlamaBackend", "LlamaSettings"]

@@ -20,7 +20,7 @@ from schemas.errors import ConfigError, Rejected, Untrusted
 from schemas.message import Message, Sampling
 from workers import Finished, Job
 from workers.llama import LlamaBackend
-from workers.llama.file import model_file
+from workers.llama.fitting.file import model_file
 
 SYSTEM = Message("system", "You are the help desk of a small shop that sells boats. Be brief, polite and exact.")
 

@@ -1,0 +1,1 @@
+"""The step loop: which tokens are computed next, where they go, what is kept of them."""

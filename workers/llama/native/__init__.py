@@ -1,0 +1,1 @@
+"""llama.cpp itself: the library, a model in a context, what it was built with."""

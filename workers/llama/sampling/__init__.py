@@ -1,0 +1,1 @@
+"""How the next token is chosen: wishes, grammars, and the choice itself."""
