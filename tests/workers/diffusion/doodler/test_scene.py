@@ -1,0 +1,51 @@
+from workers.diffusion.doodler.scene import (
+    HELD_OUT,
+    HELD_OUT_SHARE,
+    PAIRS,
+    SEEN,
+    clear,
+    held_out_scene,
+    training_scene,
+)
+from workers.diffusion.doodler.vocabulary import COLOURS, OBJECTS
+
+SEEDS = range(3000)
+
+
+def test_the_same_seed_gives_the_same_scene_and_another_seed_another() -> None:
+    assert [training_scene(s) for s in range(50)] == [training_scene(s) for s in range(50)]
+    assert len({training_scene(s) for s in range(50)}) == 50
+
+
+def test_no_training_scene_shows_a_held_out_pair() -> None:
+    shown = {(t.object, t.colour) for s in SEEDS for t in training_scene(s).things}
+    assert shown == set(SEEN)
+    assert not shown & HELD_OUT
+
+
+def test_about_fifteen_per_cent_of_the_pairs_are_held_out() -> None:
+    assert abs(len(HELD_OUT) / len(PAIRS) - HELD_OUT_SHARE) < 0.05
+
+
+def test_every_object_and_every_colour_is_seen_in_training() -> None:
+    assert {o for o, _ in SEEN} == set(OBJECTS)
+    assert {c for _, c in SEEN} == set(COLOURS)
+
+
+def test_the_main_thing_of_a_held_out_scene_is_held_out_and_its_companion_is_not() -> None:
+    for seed in SEEDS:
+        main, *others = held_out_scene(seed).things
+        assert (main.object, main.colour) in HELD_OUT
+        if held_out_scene(seed).layout == "pair":
+            assert (others[0].object, others[0].colour) not in HELD_OUT
+
+
+def test_every_thing_stands_out_and_lies_inside_the_picture() -> None:
+    for seed in SEEDS:
+        scene = training_scene(seed)
+        for thing in scene.things:
+            assert clear(thing.colour, scene.background)
+            assert thing.x - thing.half >= 0
+            assert thing.x + thing.half <= 1
+            assert thing.y - thing.half >= 0
+            assert thing.y + thing.half <= 1

@@ -1,0 +1,39 @@
+"""A scene as SVG text, and as pixels. The renderer (resvg) is needed for training and tests only."""
+
+import io
+
+import numpy as np
+import resvg_py
+from numpy.typing import NDArray
+from PIL import Image
+
+from workers.diffusion.doodler.scene import Scene
+from workers.diffusion.doodler.shapes import SHAPES
+from workers.diffusion.doodler.vocabulary import BACKGROUNDS, COLOURS
+
+Pixels = NDArray[np.uint8]
+
+
+def mixed(rgb: tuple[int, int, int], other: int, share: float) -> str:
+    """The colour moved towards a grey value `other` by `share`."""
+    return "#{:02x}{:02x}{:02x}".format(*(round(c + (other - c) * share) for c in rgb))
+
+
+def svg(scene: Scene) -> str:
+    """The drawing in a view box of 1000 x 1000."""
+    parts = [f'<rect width="1000" height="1000" fill="{BACKGROUNDS[scene.background].hex}"/>']
+    for thing in reversed(scene.things):
+        tone = COLOURS[thing.colour]
+        shade = mixed(tone.rgb, 0, 0.25) if thing.colour != "black" else mixed(tone.rgb, 255, 0.22)
+        light = mixed(tone.rgb, 255, 0.62) if thing.colour != "white" else mixed(tone.rgb, 0, 0.18)
+        body = SHAPES[thing.object].replace("MAIN", tone.hex).replace("SHADE", shade).replace("LIGHT", light)
+        place = f"translate({thing.x * 1000:.1f},{thing.y * 1000:.1f}) scale({thing.half * 10:.3f})"
+        parts.append(f'<g transform="{place}">{body}</g>')
+    return '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1000 1000">' + "".join(parts) + "</svg>"
+
+
+def pixels(scene: Scene, side: int = 512) -> Pixels:
+    """The drawing as (side, side, 3) bytes."""
+    png = resvg_py.svg_to_bytes(svg_string=svg(scene), width=side, height=side, skip_system_fonts=True)
+    with Image.open(io.BytesIO(bytes(png))) as image:
+        return np.asarray(image.convert("RGB"))

@@ -1,0 +1,40 @@
+"""How much of everything one training run gets."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Numbers of pictures and steps; of every stage also the seconds of each core it may take at most.
+
+    A run whose seconds are never reached does the same steps on every machine; on a slower one a stage ends
+    when its time is up, with its learning rate brought down all the same.
+    """
+
+    seed: int = 5
+    scenes: int = 24_000
+    sharp_scenes: int = 500
+    processes: int = 2
+    batch: int = 16
+    inner_steps: int = 8000
+    inner_s: float = 410
+    text_steps: int = 6000
+    text_s: float = 480
+    denoise_steps: int = 16_000
+    denoise_s: float = 5300
+    outer_steps: int = 5000
+    outer_s: float = 520
+
+    def within(self, hours: float) -> "Plan":
+        """The same run with its limits of time in proportion: all of it, rendering included, in about `hours`."""
+        share = hours * 3600 / (self.inner_s + self.text_s + self.denoise_s + self.outer_s + 300)
+        return replace(
+            self, inner_s=self.inner_s * share, text_s=self.text_s * share, denoise_s=self.denoise_s * share,
+            outer_s=self.outer_s * share,
+        )  # fmt: skip
+
+
+MINIATURE = Plan(
+    processes=1, scenes=64, sharp_scenes=2, batch=4, inner_steps=2, text_steps=2, denoise_steps=2, outer_steps=1
+)
+"""Goes through every stage in seconds; its pictures are noise."""

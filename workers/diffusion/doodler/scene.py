@@ -1,0 +1,116 @@
+"""A scene: what is in one picture, and where. Pure: the same seed gives the same scene on every machine.
+
+Always holds: no scene of `training_scene` has a pair (object, colour) of HELD_OUT in it, neither as its main object nor
+beside it; every object and every colour is still seen in other pairs; every thing differs clearly from the background.
+"""
+
+import hashlib
+import math
+import random
+from dataclasses import dataclass
+
+from workers.diffusion.doodler.vocabulary import BACKGROUNDS, COLOURS, OBJECTS, POSITIONS, RELATIONS
+
+HELD_OUT_SHARE = 0.15
+CONTRAST_MIN = 70
+"""Least distance of a thing's colour from the background, in RGB units."""
+
+Pair = tuple[str, str]
+
+
+def _held_out(pair: Pair) -> bool:
+    digest = hashlib.sha256("/".join(pair).encode()).digest()
+    return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
+
+
+PAIRS: tuple[Pair, ...] = tuple((o, c) for o in OBJECTS for c in COLOURS)
+HELD_OUT: frozenset[Pair] = frozenset(p for p in PAIRS if _held_out(p))
+SEEN: tuple[Pair, ...] = tuple(p for p in PAIRS if p not in HELD_OUT)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One drawn object: centre and half side, all in parts of the picture's side."""
+
+    object: str
+    colour: str
+    x: float
+    y: float
+    half: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """`things[0]` is the main object. `relation` is where it stands seen from `things[1]`, in a scene of a pair."""
+
+    things: tuple[Thing, ...]
+    background: str
+    layout: str  # one | count | pair
+    size: str = ""
+    position: str = ""
+    relation: str = ""
+
+
+def clear(colour: str, background: str) -> bool:
+    """Whether the colour stands out from the background."""
+    a, b = COLOURS[colour].rgb, BACKGROUNDS[background].rgb
+    return math.dist(a, b) >= CONTRAST_MIN
+
+
+def training_scene(seed: int) -> Scene:
+    """A scene without any held-out pair."""
+    return scene(random.Random(seed), SEEN, SEEN)
+
+
+def held_out_scene(seed: int) -> Scene:
+    """A scene whose main object is of a held-out pair; the other one, where there is one, is of a pair of training."""
+    return scene(random.Random(seed), sorted(HELD_OUT), SEEN)
+
+
+def any_scene(seed: int) -> Scene:
+    """A scene of any pairs: for the judge's own training only."""
+    return scene(random.Random(seed), PAIRS, PAIRS)
+
+
+def scene(rng: random.Random, main: tuple[Pair, ...] | list[Pair], other: tuple[Pair, ...]) -> Scene:
+    first = rng.choice(main)
+    layout = rng.choices(("one", "count", "pair"), (60, 12, 28))[0]
+    second = rng.choice([p for p in other if p[0] != first[0] and p[1] != first[1]])
+    colours = [first[1], second[1]] if layout == "pair" else [first[1]]
+    grounds = [b for b in BACKGROUNDS if all(clear(c, b) for c in colours)]
+    if not grounds:  # a pair of colours that no background sets off: draw the main one alone
+        layout, grounds = "one", [b for b in BACKGROUNDS if clear(first[1], b)]
+    background = rng.choice(grounds)
+    if layout == "one":
+        return _one(rng, first, background)
+    if layout == "count":
+        return _row(rng, first, background)
+    return _pair(rng, first, second, background)
+
+
+def _one(rng: random.Random, pair: Pair, background: str) -> Scene:
+    size = rng.choices(("small", "medium", "large"), (25, 45, 30))[0]
+    position = "centre" if size == "large" else rng.choices(tuple(POSITIONS), (44, 14, 14, 14, 14))[0]
+    half = {"small": 0.17, "medium": 0.25, "large": 0.36}[size] * rng.uniform(0.95, 1.07)
+    off = 0.46 - half if position != "centre" else 0.0
+    dx, dy = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}.get(position, (0, 0))
+    x, y = (0.5 + d * off + rng.uniform(-0.02, 0.02) for d in (dx, dy))
+    return Scene((Thing(*pair, x, y, half),), background, "one", size, position)
+
+
+def _row(rng: random.Random, pair: Pair, background: str) -> Scene:
+    count = rng.choice((2, 3))
+    half = {2: 0.2, 3: 0.145}[count] * rng.uniform(0.95, 1.05)
+    y = 0.5 + rng.uniform(-0.04, 0.04)
+    xs = {2: (0.27, 0.73), 3: (0.18, 0.5, 0.82)}[count]
+    return Scene(tuple(Thing(*pair, x, y, half) for x in xs), background, "count")
+
+
+def _pair(rng: random.Random, first: Pair, second: Pair, background: str) -> Scene:
+    relation = rng.choice(tuple(RELATIONS))
+    dx, dy = {"under": (0, 1), "above": (0, -1), "left": (-1, 0), "right": (1, 0)}[relation]
+    things = []
+    for pair, sign in ((first, 1), (second, -1)):
+        x, y = (0.5 + 0.235 * sign * d + rng.uniform(-0.015, 0.015) for d in (dx, dy))
+        things.append(Thing(*pair, x, y, 0.2 * rng.uniform(0.95, 1.06)))
+    return Scene(tuple(things), background, "pair", relation=relation)

@@ -1,0 +1,142 @@
+"""Each stage of the training as one function of the work folder. A stage that has its result does nothing."""
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from workers.diffusion.doodler import autoencoder, data, denoiser, pipeline, text, tokens
+from workers.diffusion.doodler.loop import Stage, finished, load, together, train
+from workers.diffusion.doodler.plan import Plan
+from workers.diffusion.doodler.render import rendered
+
+TRAIN = "train"
+"""Folder of the training set inside the work folder."""
+
+
+def words(folder: Path, plan: Plan) -> CLIPTokenizer:
+    place = folder / "tokenizer"
+    if not (place / "tokenizer_config.json").exists():
+        tokens.build(seed=plan.seed).save_pretrained(place)
+    return CLIPTokenizer.from_pretrained(place, local_files_only=True)
+
+
+def array(folder: Path, name: str) -> Tensor:
+    """An array of the work folder, mapped and not read."""
+    return torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c"))
+
+
+def keep(path: Path, values: Tensor) -> None:
+    """Write an array, whole or not at all."""
+    draft = path.with_suffix(".draft.npy")
+    np.save(draft, values.numpy())
+    os.replace(draft, path)
+
+
+def _inner(rank: int, world: int, folder: Path, plan: Plan) -> None:
+    torch.manual_seed(plan.seed)
+    module = autoencoder.build(autoencoder.INNER, data.SIDE)
+    pictures = array(folder, f"{TRAIN}/pictures")
+    autoencoder.start(module, autoencoder.scaled(pictures[:64]))
+    batch = min(4, plan.batch)
+    loss = autoencoder.InnerLoss(module, pictures, batch)
+    stage = Stage("inner", plan.inner_steps, plan.inner_s, 1e-3, batch, ema=True, seed=plan.seed)
+    train(rank, world, stage, module, loss, folder)
+
+
+def inner(folder: Path, plan: Plan) -> None:
+    """The small autoencoder, then the latents of all pictures, each channel with mean 0 and spread 1."""
+    if (folder / "latents.npy").exists():
+        return
+    if not finished(folder / "inner.pt", plan.inner_steps, plan.inner_s):
+        together(_inner, folder, plan.processes, folder, plan)
+    module = autoencoder.build(autoencoder.INNER, data.SIDE)
+    load(module, folder / "inner.pt")
+    pictures = array(folder, f"{TRAIN}/pictures")
+    some = autoencoder.encoded(module, pictures[:1024])
+    autoencoder.normalise(module, some.mean(dim=(0, 2, 3)), some.std(dim=(0, 2, 3)) + 1e-4)
+    torch.save(module.state_dict(), folder / "inner-normal.pt")
+    keep(folder / "latents.npy", autoencoder.encoded(module, pictures).half())
+
+
+def _text(rank: int, world: int, folder: Path, plan: Plan) -> None:
+    torch.manual_seed(plan.seed)
+    tokenizer = words(folder, plan)
+    reader = text.Reader(text.build(tokenizer), tokenizer.eos_token_id)
+    batch = 4 * plan.batch  # captions are short
+    loss = text.ReaderLoss(reader, array(folder, f"{TRAIN}/tokens"), array(folder, f"{TRAIN}/labels"), batch)
+    stage = Stage("text", plan.text_steps, plan.text_s, 1e-3, batch, ema=True, seed=plan.seed)
+    train(rank, world, stage, reader, loss, folder)
+
+
+def reading(folder: Path, plan: Plan) -> None:
+    """The text encoder, on captions alone."""
+    if not finished(folder / "text.pt", plan.text_steps, plan.text_s):
+        together(_text, folder, plan.processes, folder, plan)
+
+
+def encoder(folder: Path, plan: Plan) -> CLIPTextModel:
+    """The finished text encoder."""
+    tokenizer = words(folder, plan)
+    reader = text.Reader(text.build(tokenizer), tokenizer.eos_token_id)
+    load(reader, folder / "text.pt")
+    return reader.encoder
+
+
+def _denoise(rank: int, world: int, folder: Path, plan: Plan) -> None:
+    torch.manual_seed(plan.seed)
+    unet = denoiser.build().to(memory_format=torch.channels_last)
+    empty = torch.tensor(tokens.ids(words(folder, plan), [""])[0])
+    loss = denoiser.DenoiserLoss(
+        unet, encoder(folder, plan), array(folder, "latents"), array(folder, f"{TRAIN}/tokens"), empty, plan.batch
+    )
+    stage = Stage("denoise", plan.denoise_steps, plan.denoise_s, 6e-4, plan.batch, ema=True, seed=plan.seed)
+    train(rank, world, stage, unet, loss, folder)
+
+
+def denoising(folder: Path, plan: Plan) -> None:
+    """The denoiser, on cached latents."""
+    if not finished(folder / "denoise.pt", plan.denoise_steps, plan.denoise_s):
+        together(_denoise, folder, plan.processes, folder, plan)
+
+
+def _normal(folder: Path) -> AutoencoderKL:
+    module = autoencoder.build(autoencoder.INNER, data.SIDE)
+    module.load_state_dict(torch.load(folder / "inner-normal.pt", weights_only=True))
+    return module.eval()
+
+
+def _outer(rank: int, world: int, folder: Path, plan: Plan) -> None:
+    torch.manual_seed(plan.seed)
+    pictures = array(folder, "sharp")
+    large = autoencoder.growing(autoencoder.grown(_normal(folder), autoencoder.scaled(pictures[:4])))
+    loss = autoencoder.OuterLoss(large, pictures, array(folder, "sharp-latents"))
+    stage = Stage("outer", plan.outer_steps, plan.outer_s, 1e-3, 1, ema=True, seed=plan.seed)
+    train(rank, world, stage, large, loss, folder)
+
+
+def outer(folder: Path, plan: Plan) -> None:
+    """The three outer levels of the autoencoder, on pictures of 512 pixels."""
+    if finished(folder / "outer.pt", plan.outer_steps, plan.outer_s):
+        return
+    if not (folder / "sharp-latents.npy").exists():
+        first = plan.seed * data.SEEDS
+        seeds = random.Random(plan.seed).sample(range(first, first + plan.scenes), plan.sharp_scenes)
+        keep(folder / "sharp.npy", torch.from_numpy(rendered(seeds, 512)))
+        small = torch.from_numpy(rendered(seeds, data.SIDE))
+        keep(folder / "sharp-latents.npy", autoencoder.encoded(_normal(folder), small))
+    together(_outer, folder, plan.processes, folder, plan)
+
+
+def assembled(folder: Path, plan: Plan) -> Path:
+    """The finished pipeline folder, of whatever the stages have reached."""
+    unet = load(denoiser.build(), folder / "denoise.pt")
+    large = load(autoencoder.build(autoencoder.OUTER + autoencoder.INNER, 512), folder / "outer.pt")
+    place = folder / "pipeline"
+    pipeline.write(place, words(folder, plan), encoder(folder, plan), unet, large)
+    return place
