@@ -15,8 +15,11 @@ from msgspec import Struct
 
 from schemas.errors import ConfigError
 from schemas.message import Finish, Sampling, Usage
+from schemas.picture import Drawing
 from tests.conftest import ROOT
+from tests.tools import brittle
 from workers import Backend, BackendSettings, BatchBackend, Finished, Job, Piece
+from workers.diffusion import DiffusionBackend
 from workers.echo import EchoBackend
 from workers.host.contract import RULES, BackendCase, Broken, Rule, broken
 from workers.host.registry import GROUP
@@ -40,6 +43,9 @@ def example(name: str) -> Callable[[pytest.FixtureRequest], Any]:
 CASES: dict[str, Callable[[pytest.FixtureRequest], BackendCase]] = {
     "echo": lambda _: BackendCase(EchoBackend),
     "echo, slow": lambda _: BackendCase(EchoBackend, settings={"delay_ms": 1, "delay_token_ms": 1}),
+    "echo, with a file": lambda request: BackendCase(
+        EchoBackend, path=brittle.release(request.getfixturevalue("tmp_path"), "~1")
+    ),
     "llama": lambda request: BackendCase(
         LlamaBackend,
         settings=QUIET,
@@ -49,6 +55,14 @@ CASES: dict[str, Callable[[pytest.FixtureRequest], BackendCase]] = {
         sampling=Sampling(seed=7, temperature=0, max_tokens=5),
         max_tokens=2,
         honours_stop=True,
+        cancel_s=10.0,
+    ),
+    "diffusion": lambda request: BackendCase(
+        DiffusionBackend,
+        settings={"resolution": "64x64", "batch": 1, "threads": 1, "precision": "float32"},
+        path=request.getfixturevalue("tiny_pipeline"),
+        slots=2,
+        drawing=Drawing(steps=4),
         cancel_s=10.0,
     ),
     "faq": lambda request: BackendCase(example("FaqBackend")(request), path=EXAMPLE / "faq.txt", prompts=LIBRARY),

@@ -7,6 +7,7 @@ that passes through it, and its gate only holds the backend between two steps, w
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
@@ -20,6 +21,7 @@ from msgspec.structs import replace
 from schemas.config import settings_of
 from schemas.errors import ConfigError
 from schemas.message import Message, Sampling
+from schemas.picture import Drawing, Progress
 from workers import Backend, BatchBackend, Finished, Job, Piece
 from workers.host.lane import Lane
 
@@ -41,6 +43,8 @@ class BackendCase(Struct, frozen=True):
     """Texts of different answers; that to the first one is longer than `max_tokens`."""
     sampling: Sampling = Sampling(seed=7)
     """How all jobs are generated: where arithmetic depends on what else is computed, say `temperature=0`."""
+    drawing: Drawing | None = None
+    """How all jobs draw, where the backend makes pictures: progress then counts as text, and pictures by their hash."""
     max_tokens: int = 3
     honours_stop: bool = False
     """It looks at `sampling.stop`; a backend for which stop strings make no sense need not."""
@@ -70,8 +74,11 @@ class Watch:
         self.steps += 1
 
     def note(self, request: str, item: object) -> None:
+        if isinstance(item, Progress):
+            return
         if not isinstance(item, str | Finished):
-            self.wrong.append(f"yielded {type(item).__name__} ({item!r:.60}); only str and Finished are answers")
+            wanted = "only str, Progress and Finished are answers"
+            self.wrong.append(f"yielded {type(item).__name__} ({item!r:.60}); {wanted}")
             return
         self.said.setdefault(request, []).append(item)
         if isinstance(item, str) and item and self.hold:
@@ -91,7 +98,7 @@ class _Plain(Backend):
         self.load, self.close = inner.load, inner.close  # type: ignore[method-assign]
         self._inner, self._watch = inner, watch
 
-    def generate(self, job: Job) -> Iterator[str | Finished]:
+    def generate(self, job: Job) -> Iterator[str | Progress | Finished]:
         self._watch.wait()
         items = iter(self._inner.generate(job))
         for item in items:
@@ -128,6 +135,8 @@ class _Batch(BatchBackend):
                 self._watch.wrong.append(f"step() brought a piece of {piece.request!r}, which was never added")
             if piece.text:
                 self._watch.note(piece.request, piece.text)
+            if piece.progress is not None:
+                self._watch.note(piece.request, f"step {piece.progress.step}")
             if piece.finished is not None:
                 self._watch.note(piece.request, piece.finished)
                 self._stray(piece.request)
@@ -176,9 +185,10 @@ class Bench:
             async with asyncio.timeout(self.case.answer_s), aclosing(self._run(job)) as pieces:
                 async for piece in pieces:
                     text += piece.text
-                    if piece.text and begun is not None:
+                    if (piece.text or piece.progress is not None) and begun is not None:
                         begun.set()
                     if piece.finished is not None:
+                        text += pictures_of(piece.finished)
                         return Answer(text, piece.finished, self.watch.of(job.request))
         except TimeoutError:
             raise Broken(f"no `finished` came within {self.case.answer_s:g} s; so far it said {text!r:.80}") from None
@@ -216,10 +226,17 @@ class Bench:
             raise Broken(f"close() raised {error!r}") from error
 
 
+def pictures_of(finished: Finished) -> str:
+    """The hashes of its pictures, for comparison."""
+    return " ".join(hashlib.sha256(picture.data).hexdigest() for picture in finished.pictures)
+
+
 def job_of(case: BackendCase, number: int, prompt: str | None = None, **sampling: Any) -> Job:
     return Job(
         request=f"contract-{number}",
         messages=(Message("user", case.prompts[0] if prompt is None else prompt),),
+        kind="chat" if case.drawing is None else "image",
+        drawing=case.drawing or Drawing(),
         tenant=f"tenant-{number}",
         conversation=f"contract.{number}",
         sampling=replace(case.sampling, **sampling),

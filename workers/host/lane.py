@@ -1,7 +1,9 @@
 """A lane: the thread on which one model lives. Nothing of a backend ever runs on the event loop.
 
 A `BatchBackend` gets one thread with the step loop; a plain `Backend` gets up to `slots` threads, one job each.
-Pieces come back to the loop in batches, so that a fast backend does not wake it for every word.
+Pieces come back to the loop in batches, so that a fast backend does not wake it for every word. A quiet lane is loaded
+and works at low priority until `to_front`; what always holds: whatever runs meanwhile goes on, on threads of the usual
+priority.
 """
 
 from __future__ import annotations
@@ -11,17 +13,23 @@ import itertools
 import logging
 import queue
 import threading
+import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from schemas.errors import Retryable, RoostError
-from workers import Backend, BatchBackend, Finished, Job, Piece
+from schemas.picture import Progress
+from workers import Backend, BatchBackend, Demand, Finished, Job, Piece
+from workers.host.priority import lower
 
 log = logging.getLogger("roost.lane")
+
+_Commands = queue.SimpleQueue[Job | str | None]
+"""Jobs to add and names to cancel; None ends whoever reads it."""
 
 
 def _failure(error: Exception) -> RoostError:
@@ -31,39 +39,112 @@ def _failure(error: Exception) -> RoostError:
     return Retryable(f"the model failed: {type(error).__name__}: {error}", code="model_failed")
 
 
+def joined(request: str, pieces: Sequence[Piece]) -> list[Piece]:
+    """One piece for each answer that got something; the end of the job, if it has come, is in the last."""
+    together: dict[int, Piece] = {}
+    for piece in pieces:
+        old = together.pop(piece.choice, None) if piece.finished else together.get(piece.choice)
+        together[piece.choice] = Piece(
+            request,
+            old.text + piece.text if old else piece.text,
+            piece.finished,
+            piece.choice,
+            old.logprobs + piece.logprobs if old else piece.logprobs,
+            piece.progress or (old.progress if old else None),
+        )
+    return list(together.values())
+
+
+class Superseded(Exception):
+    """The run was given up before it had said anything, because another lane serves now: begin it anew there."""
+
+
+class _Run:
+    """One job on its way."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.pieces: asyncio.Queue[Piece] = asyncio.Queue()
+        self.said = False
+        self.superseded = False
+
+
 class Lane:
     """One loaded backend. `run` a job, `cancel` it, `close` at the end; all from the event loop."""
 
-    def __init__(self, name: str, backend: Backend) -> None:
+    def __init__(self, name: str, backend: Backend, *, quiet: bool = False) -> None:
         self.name = name
         self.backend = backend
+        self.quiet = quiet
+        """It works at low priority until `to_front`."""
+        self.release = ""
+        """The release that its files belong to, if they do."""
+        self.warm_s = 0.0
+        """How long warming up took."""
         self._loop = asyncio.get_running_loop()
-        self._main = ThreadPoolExecutor(1, thread_name_prefix=f"lane-{name}")
+        self._main = _executor(name, quiet=self._low)
+        self._before: ThreadPoolExecutor | None = None
         self._count = itertools.count()
-        self._runs: dict[str, tuple[Job, asyncio.Queue[Piece]]] = {}
+        self._runs: dict[str, _Run] = {}
         """What is running, by a name of its own for each run: the last piece of a run that was left early must not end
         the next run of the same request."""
         self._done: deque[Piece] = deque()
         self._scheduled = False
         self._lock = threading.Lock()
-        self._commands: queue.SimpleQueue[Job | str | None] = queue.SimpleQueue()
+        self._commands: _Commands = queue.SimpleQueue()
+        self._active: set[str] = set()
+        """Of a batch backend: jobs that it has and that have not ended."""
         self._threads: list[threading.Thread] = []
+        self._retired: list[threading.Thread] = []
         self._unfinished = 0
         self._closing = False
+
+    @property
+    def version(self) -> str:
+        """What is recorded with every answer: the backend's, after that of the release if it is one."""
+        return f"{self.release}+{self.backend.version}" if self.release else self.backend.version
+
+    @property
+    def _low(self) -> bool:
+        """New threads get low priority."""
+        return self.quiet or self.backend.background
+
+    async def demand(self, path: Path | None, limit: int | None) -> Demand:
+        """What loading will take, asked on the lane's thread; before `load`."""
+        return await self._loop.run_in_executor(self._main, self.backend.demand, path, limit)
 
     async def load(self, path: Path | None) -> None:
         """Load on the lane's thread, then start serving."""
         await self._loop.run_in_executor(self._main, self.backend.load, path)
+        if self.quiet:
+            begun = time.monotonic()
+            await self._loop.run_in_executor(self._main, self.backend.warm_up)
+            self.warm_s = time.monotonic() - begun
         if isinstance(self.backend, BatchBackend):
-            self._main.submit(self._step_loop, self.backend)
+            self._main.submit(self._step_loop, self.backend, self._commands)
 
-    async def run(self, job: Job) -> AsyncIterator[Piece]:
-        """Pieces of one job; the last one has `finished`. Leaving early cancels the job."""
+    def to_front(self) -> None:
+        """Work at the usual priority from now on: on new threads, because a lowered one cannot be raised again."""
+        if not self.quiet or self._closing:
+            return
+        self.quiet = False
+        before, self._commands = self._commands, queue.SimpleQueue()
+        self._before, self._main = self._main, _executor(self.name, quiet=self._low)
+        self._main.submit(bool)  # its thread begins here: begun by a lowered one, it would be lowered, too
+        for _ in range(max(1, len(self._threads))):
+            before.put(None)
+        self._retired, self._threads = self._threads, []
+        self._before.shutdown(wait=False)
+
+    async def run(self, job: Job) -> AsyncGenerator[Piece, None]:
+        """Pieces of one job; the last one has `finished`. Leaving early cancels the job.
+
+        Raises `Superseded` after `supersede`, if the job had not said anything by then.
+        """
         if self._closing:
             raise _unloading()
-        pieces: asyncio.Queue[Piece] = asyncio.Queue()
         name = f"{job.request}.{next(self._count)}"
-        self._runs[name] = (job, pieces)
+        run = self._runs[name] = _Run(job)
         self._unfinished += 1
         self._commands.put(replace(job, request=name))
         if not isinstance(self.backend, BatchBackend):
@@ -71,12 +152,15 @@ class Lane:
         finished = False
         try:
             while not finished:
-                piece = await pieces.get()
-                while not pieces.empty() and piece.finished is None:
-                    more = pieces.get_nowait()
-                    piece = Piece(piece.request, piece.text + more.text, more.finished)
-                finished = piece.finished is not None
-                yield Piece(job.request, piece.text, piece.finished)
+                came = [await run.pieces.get()]
+                while came[-1].finished is None and (run.superseded or not run.pieces.empty()):
+                    came.append(await run.pieces.get())
+                finished = came[-1].finished is not None
+                if run.superseded and came[-1].finished is not None and came[-1].finished.finish == "cancelled":
+                    raise Superseded
+                for piece in joined(job.request, came):
+                    run.said = True
+                    yield piece
         finally:
             if not finished:
                 self._cancel(name)
@@ -84,12 +168,20 @@ class Lane:
 
     def cancel(self, request: str) -> None:
         """Ask a job to end; its last piece says `cancelled`."""
-        for name, (job, _) in list(self._runs.items()):
-            if job.request == request:
+        for name, run in list(self._runs.items()):
+            if run.job.request == request:
+                run.superseded = False
+                self._cancel(name)
+
+    def supersede(self) -> None:
+        """Give up every run that has not said anything yet, so that it begins anew on another lane."""
+        for name, run in list(self._runs.items()):
+            if not run.said:
+                run.superseded = True
                 self._cancel(name)
 
     def _cancel(self, name: str) -> None:
-        job, _ = self._runs[name]
+        job = self._runs[name].job
         if job.cancelled is not None:
             job.cancelled.set()
         if isinstance(self.backend, BatchBackend):
@@ -101,15 +193,17 @@ class Lane:
         self._commands.put(None)
         for _ in self._threads:
             self._commands.put(None)
-        for job, _ in self._runs.values():
-            if job.cancelled is not None:
-                job.cancelled.set()
-        for thread in self._threads:
+        for run in self._runs.values():
+            if run.job.cancelled is not None:
+                run.job.cancelled.set()
+        for thread in (*self._retired, *self._threads):
             await self._loop.run_in_executor(None, thread.join, 10.0)
+        if self._before is not None:
+            await self._loop.run_in_executor(None, self._before.shutdown)
         await self._loop.run_in_executor(self._main, self.backend.close)
         self._main.shutdown(wait=False)
-        for name, (_, pieces) in self._runs.items():
-            pieces.put_nowait(_failed(name, _unloading()))
+        for name, run in self._runs.items():
+            run.pieces.put_nowait(_failed(name, _unloading()))
 
     # -- from the lane's threads ------------------------------------------------------------------------------
 
@@ -130,13 +224,24 @@ class Lane:
             if piece.finished is not None:
                 self._unfinished -= 1
             if found := self._runs.get(piece.request):
-                found[1].put_nowait(piece)
+                found.pieces.put_nowait(piece)
 
-    def _step_loop(self, backend: BatchBackend) -> None:
-        active: set[str] = set()
+    def _go_on(self, backend: BatchBackend) -> None:
+        """The step loop, on the thread to which it has moved."""
+        try:
+            backend.to_front()
+        except Exception:
+            log.exception("the backend cannot come to the front")
+        self._step_loop(backend, self._commands)
+
+    def _step_loop(self, backend: BatchBackend, commands: _Commands) -> None:
+        active = self._active
         while True:
-            while not active or not self._commands.empty():
-                command = self._commands.get()
+            while not active or not commands.empty():
+                command = commands.get()
+                if command is None and commands is not self._commands:
+                    self._main.submit(self._go_on, backend)
+                    return
                 if command is None:
                     self._post([_failed(r, _unloading()) for r in active])
                     return
@@ -172,13 +277,16 @@ class Lane:
     def _staff(self) -> None:
         """Another thread when there are more jobs than threads and slots are left."""
         if len(self._threads) < min(self._unfinished, self.backend.slots):
-            thread = threading.Thread(target=self._serve, name=f"lane-{self.name}-{len(self._threads)}", daemon=True)
+            name = f"lane-{self.name}-{len(self._threads)}"
+            thread = threading.Thread(target=self._serve, args=(self._commands, self._low), name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
 
-    def _serve(self) -> None:
+    def _serve(self, commands: _Commands, quiet: bool) -> None:
+        if quiet:
+            lower()
         while True:
-            job = self._commands.get()
+            job = commands.get()
             if job is None:
                 return
             if isinstance(job, Job):
@@ -194,12 +302,19 @@ class Lane:
                 if job.cancelled is not None and job.cancelled.is_set():
                     finished = Finished(finish="cancelled")
                     break
-                self._post([Piece(job.request, item)])
+                if isinstance(item, Progress):
+                    self._post([Piece(job.request, progress=item)])
+                else:
+                    self._post([Piece(job.request, item)])
         except Exception as error:  # noqa: BLE001  as above
             finished = Finished(finish="error", error=_failure(error))
         if self._closing and finished.finish == "cancelled":  # by us, not by its sender
             finished = Finished(finish="error", error=_unloading())
         self._post([Piece(job.request, "", finished)])
+
+
+def _executor(name: str, *, quiet: bool) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix=f"lane-{name}", initializer=lower if quiet else None)
 
 
 def _unloading() -> Retryable:

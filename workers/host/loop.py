@@ -8,10 +8,11 @@ finds the record and publishes the same answer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -24,12 +25,18 @@ from bus.dead import REQUEUED
 from bus.pull import Delivery
 from bus.sessions import trim
 from schemas.config import ModelConfig
-from schemas.errors import Disconnected, Retryable, RoostError, Untrusted
+from schemas.errors import Disconnected, Rejected, Retryable, RoostError, Untrusted
 from schemas.message import Delta, Inbound, Outbound, Timings
+from schemas.model import FailedAnswer
+from schemas.session import Entry
 from schemas.turn import turn_of
 from workers import Finished
-from workers.host.lane import Lane
+from workers.host import files
+from workers.host.able import check_able
+from workers.host.lane import Lane, Superseded
 from workers.host.pipeline import entries_of, job_of, refusal_of, reply_of, state_of
+from workers.host.resident import Gone, Resident, Withdrawn
+from workers.host.said import Said
 
 log = logging.getLogger("roost.loop")
 
@@ -41,17 +48,39 @@ _encode = msgspec.json.encode
 T = TypeVar("T")
 
 
-class ModelLoop(Handler):
-    """Answers the requests of one model on one lane."""
+class Beside(Protocol):
+    """A version beside the one that serves."""
 
-    def __init__(self, bus: Bus, sessions: Sessions, worker: str, model: ModelConfig, lane: Lane) -> None:
+    def pick(self, inbound: Inbound, history: Sequence[Entry]) -> Resident | None:
+        """Where a request is to be answered, if not by the version that serves."""
+
+    def heard(self, inbound: Inbound, history: Sequence[Entry], reply: Outbound) -> None:
+        """A request was answered; returns at once."""
+
+
+class ModelLoop(Handler):
+    """Answers the requests of one model on whichever lane it has at the moment."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        sessions: Sessions,
+        worker: str,
+        model: ModelConfig,
+        resident: Resident,
+        at_work: Callable[[], object] = bool,
+        *,
+        beside: Beside | None = None,
+    ) -> None:
         self._bus = bus
         self._sessions = sessions
         self._worker = worker
-        self._model = model
-        self._lane = lane
-        self._slots = asyncio.Semaphore(lane.backend.slots)
-        self.busy = 0
+        self.model = model
+        """As configured at the moment."""
+        self._resident = resident
+        self._at_work = at_work
+        """Called before each job."""
+        self._beside = beside
 
     # -- Handler ----------------------------------------------------------------------------------------------
 
@@ -65,16 +94,14 @@ class ModelLoop(Handler):
         if begun.reply is not None:
             await self._publish(inbound, begun.reply, delivery)
             return
-        if begun.cancelled:
-            reply = reply_of(inbound, "", Finished(finish="cancelled"), self._lane.backend.version, Timings())
-        else:
-            async with self._slots:
-                self.busy += 1
-                try:
-                    reply = await self._infer(inbound, begun, delivery)
-                finally:
-                    self.busy -= 1
+        reply = reply_of(inbound, "", Finished(finish="cancelled"), self._resident.version, Timings())
+        if not begun.cancelled:
+            self._at_work()
+            with contextlib.suppress(Withdrawn):
+                reply = await self._answer(inbound, begun, delivery)
         await self._conclude(inbound, begun, reply, delivery)
+        if self._beside is not None:
+            self._beside.heard(inbound, begun.history, reply)
 
     async def tell(self, delivery: Delivery, error: RoostError) -> None:
         try:
@@ -151,33 +178,65 @@ class ModelLoop(Handler):
         except (Retryable, Disconnected):
             return None
 
-    async def _infer(self, inbound: Inbound, begun: Begun, delivery: Delivery) -> Outbound:
+    async def _answer(self, inbound: Inbound, begun: Begun, delivery: Delivery) -> Outbound:
+        """On the version that this request is for; anew on another lane when its own is given up before the first word.
+
+        Raises `Withdrawn` when it is cancelled while it waits.
+        """
+        new = self._beside.pick(inbound, begun.history) if self._beside is not None else None
+        while True:
+            try:
+                async with (new or self._resident).use(inbound.id) as lane:
+                    return await self._infer(lane, inbound, begun, delivery)
+            except Superseded:
+                continue
+            except Gone:
+                if new is None:
+                    raise
+                new = None
+
+    async def _infer(self, lane: Lane, inbound: Inbound, begun: Begun, delivery: Delivery) -> Outbound:
         """Run the model; pieces go out as they come, to whoever listens."""
         started = time.time()
         queued_ms = max(0.0, started - inbound.received_at) * 1000 if inbound.received_at else 0.0
-        job = job_of(inbound, begun.history, self._model)
+        job = job_of(inbound, begun.history, self.model)
+        check_able(job, self.model.name, lane.backend.kinds, lane.backend.abilities)
+        if "files" in lane.backend.abilities and job.attachments:
+            job = replace(job, files=await self._patiently(lambda: files.fetched(self._bus, job.attachments)))
         subject = subjects.delta(inbound.id)
-        text, first_ms, finished = "", 0.0, Finished()
+        said, first_ms, finished = Said(inbound.id, delivery.deliveries), 0.0, Finished()
         if inbound.stream:
             await self._bus.send(subject, _encode(Delta(request=inbound.id, attempt=delivery.deliveries)))
-        async for piece in self._lane.run(job):
-            if piece.text:
-                if not text:
-                    first_ms = (time.time() - started) * 1000
-                if inbound.stream:
-                    delta = Delta(request=inbound.id, attempt=delivery.deliveries, at=len(text), text=piece.text)
-                    await self._bus.send(subject, _encode(delta))
-                text += piece.text
-            if piece.finished is not None:
-                finished = piece.finished
+        async with contextlib.aclosing(lane.run(job)) as pieces:
+            async for piece in pieces:
+                if (delta := said.hear(piece)) is not None:
+                    first_ms = first_ms or (time.time() - started) * 1000
+                    if inbound.stream:
+                        await self._bus.send(subject, _encode(delta))
+                if piece.finished is not None:
+                    finished = piece.finished
         if finished.error is not None:
+            await self._failed(inbound.id, lane.version, finished.error, delivery)
             raise finished.error
+        self._resident.count(finished.usage.completion_tokens, time.time() - started - first_ms / 1000)
         timings = Timings(
             queued_ms=round(queued_ms, 3),
             first_token_ms=round(first_ms, 3),
             total_ms=round((time.time() - started) * 1000, 3),
         )
-        return reply_of(inbound, text, finished, self._lane.backend.version, timings)
+        kept = await self._patiently(
+            lambda: files.stored(self._bus, finished.pictures, model=self.model.name, version=lane.version)
+        )
+        return reply_of(inbound, said.text, finished, lane.version, timings, said.logprobs, kept)
+
+    async def _failed(self, request: str, version: str, error: RoostError, delivery: Delivery) -> None:
+        """Tell of a failure that is not the sender's fault: whoever watches this version counts it."""
+        if not isinstance(error, Rejected):
+            body = FailedAnswer(
+                model=self.model.name, version=version, worker=self._worker, at=time.time(), code=error.code,
+                request=request, attempt=delivery.deliveries,
+            )  # fmt: skip
+            await self._bus.event("failure", self.model.name, body=body)
 
     async def _conclude(self, inbound: Inbound, begun: Begun, reply: Outbound, delivery: Delivery) -> None:
         """Record, then publish: what is recorded first is what everybody gets."""
@@ -213,7 +272,7 @@ class ModelLoop(Handler):
         await self._patiently(both)
 
     def cancel(self, request: str) -> None:
-        self._lane.cancel(request)
+        self._resident.cancel(request)
 
 
 async def taken(bus: Bus, consumers: dict[str, Consumer], message: Message) -> None:

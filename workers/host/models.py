@@ -1,191 +1,199 @@
-"""The models of one worker: load them on their lanes, serve their queues, tell the bus how they are.
+"""The models of one worker: one `Served` for each name, the memory that they share, and the rows that tell of them.
 
-One model that is absent or broken never stops the others: its row says why, and an absent file is looked for again.
+One model that is absent or broken never stops the others. `apply` takes a changed configuration up while all of them
+serve; a model that is no longer in it answers with that reason, also after a restart, for as long as messages may wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
-import time
 from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
 
-from bus import streams
+from bus import streams, subjects
 from bus.consume import Consumer
 from bus.contract import Bus, Sessions
 from bus.stop import stop
 from schemas.config import Config, ModelConfig
-from schemas.errors import ConfigError, Disconnected, Retryable, RoostError
-from schemas.model import ModelEvent, ModelState, ModelStatus, WorkerStatus
-from workers.host.lane import Lane
-from workers.host.loop import ModelLoop
-from workers.host.registry import backend_of
+from schemas.errors import ConfigError, Disconnected, Rejected, Retryable, RoostError
+from schemas.model import ModelOrder, ModelStatus, ModelTold
+from workers import Backend
+from workers.host.load import Scratch
+from workers.host.orders import refused
+from workers.host.power import Easing
+from workers.host.registry import kind_of
+from workers.host.report import Report
+from workers.host.room import Room
+from workers.host.served import Served
+from workers.host.shared import Shared
+from workers.host.trials import Trials
 
 log = logging.getLogger("roost.models")
-
-LOOK_AGAIN_S = 5.0
-REPORT_S = streams.LIVE_S / 3
 
 
 class Models:
     """Everything that this worker serves."""
 
-    def __init__(self, bus: Bus, sessions: Sessions, config: Config, worker: str) -> None:
+    def __init__(self, bus: Bus, sessions: Sessions, config: Config, worker: str, data: Path) -> None:
         self._bus = bus
         self._sessions = sessions
         self._config = config
         self._worker = worker
-        self._started = time.time()
-        self._status: dict[str, ModelStatus] = {}
-        self._changed = asyncio.Event()
-        self.consumers: dict[str, Consumer] = {}
-        self.loops: dict[str, ModelLoop] = {}
+        number = worker.rpartition("-")[2]
+        self._known_file = data / "run" / f"models-{number}.json"
+        self._scratch = Scratch(data / "scratch" / f"worker-{number}")
+        self._room = Room(config.worker)
+        self._trials = Trials()
+        self._report = Report(bus, worker, self._rows)
+        self._easing = Easing(bus, subjects.host(socket.gethostname()), self._backends, self._busy)
+        self._served: dict[str, Served] = {}
+        self._shared: Shared | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._shrinking: list[asyncio.Task[None]] = []
         self.settled = asyncio.Event()
-        """Every model is ready, absent or failed."""
+        """Every model but those of the background (`Backend.background`) is ready, asleep, absent or failed."""
 
     async def serve(self, stopping: asyncio.Event) -> None:
-        """Load and serve every configured model until `stopping`, then drain."""
-        self._bus.on_reconnect.append(self._changed.set)
-        async with asyncio.TaskGroup() as tasks:
-            report = tasks.create_task(self._report())
-            async with asyncio.TaskGroup() as models:
-                for i, model in enumerate(self._config.models):
-                    models.create_task(self._serve_one(model, f"models[{i}] ({model.name})", stopping))
-            await stop(report)
-        await self._goodbye()
+        """Serve what is configured until `stopping`, then drain."""
+        await asyncio.to_thread(self._scratch.clear)
+        removed = await self._removed_meanwhile()
+        async with asyncio.TaskGroup() as lanes:
+            self._shared = Shared(
+                self._bus,
+                self._sessions,
+                self._worker,
+                self._room,
+                self._scratch,
+                self._report,
+                self._trials,
+                lanes,
+                at_work=self._easing.work,
+                level=lambda: self._easing.share,
+            )
+            report = lanes.create_task(self._report.run())
+            easing = lanes.create_task(self._easing.run())
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                for name in removed:
+                    self._serve_name(name).want(None, name)
+                await self.apply(self._config)
+                for served in list(self._served.values()):
+                    await served.settled.wait()
+                self.settled.set()
+                self._want_all()
+                await stopping.wait()
+                self._tasks = None
+                for served in self._served.values():
+                    served.stop()
+                await stop(*self._shrinking)
+            self._trials.close()
+            await stop(report, easing)
+        await self._report.goodbye()
+        await asyncio.to_thread(self._scratch.clear)
 
-    async def _serve_one(self, model: ModelConfig, place: str, stopping: asyncio.Event) -> None:
-        self._set(model, "loading")
-        while not stopping.is_set():
-            try:
-                lane = await self._load(model, place)
-                break
-            except RoostError as error:
-                absent = isinstance(error, ConfigError)
-                self._set(model, "absent" if absent else "failed", reason=error.message)
-                log.warning("%s: %s", place, error.message)
-                if not absent:
-                    event = self._event(model, "failed", error.message)
-                    await self._bus.event("model", model.name, "failed", body=event)
-            except Exception as error:
-                log.exception("%s: loading failed", place)
-                self._set(model, "failed", reason=f"{type(error).__name__}: {error}")
-            if not await self._look_again(model, stopping):
-                return
-        else:
+    async def apply(self, config: Config) -> None:
+        """Bring what runs to `config`; returns at once, and the newest configuration counts."""
+        if self._tasks is None:
             return
-        loop = ModelLoop(self._bus, self._sessions, self._worker, model, lane)
-        name, spec = streams.work_consumer(model.name, self._config.limits)
-        consumer = Consumer(
-            self._bus,
-            streams.INBOX,
-            name,
-            spec,
-            loop,
-            slots=lane.backend.slots,
-            parked_max=self._config.limits.parked_max,
-        )
-        self.consumers[model.name], self.loops[model.name] = consumer, loop
-        self._set(model, "ready", lane=lane)
-        await self._bus.event("model", model.name, "loaded", body=self._event(model, "loaded"))
+        other = config.worker != self._room.config
+        self._config, self._room.config = config, config.worker
+        names = {model.name for model in config.models}
+        await asyncio.to_thread(self._know, {*names, *self._served})
+        for name in self._served.keys() - names:
+            self._served[name].want(None, name)
+        self._want_all(again=other)
+        if other:
+            await stop(*self._shrinking)
+            self._shrinking = [self._tasks.create_task(self._room.shrink(config.limits.outage_s))]
+
+    def _want_all(self, *, again: bool = False) -> None:
+        """Those of the background only when all others are settled."""
+        for i, model in enumerate(self._config.models):
+            if self.settled.is_set() or not _background(model):
+                served = self._served.get(model.name) or self._serve_name(model.name)
+                served.want(model, f"models[{i}] ({model.name})", again=again)
+
+    def _serve_name(self, name: str) -> Served:
+        assert self._shared is not None
+        assert self._tasks is not None
+        served = self._served[name] = Served(self._shared, name)
+        self._tasks.create_task(served.run())
+        return served
+
+    # -- from outside -------------------------------------------------------------------------------------------
+
+    @property
+    def consumers(self) -> dict[str, Consumer]:
+        """Those that run now, by model."""
+        return {name: s.intake.consumer for name, s in self._served.items() if s.intake.consumer is not None}
+
+    def cancel(self, request: str) -> None:
+        for served in self._served.values():
+            served.loop.cancel(request)
+            served.stage.cancel(request)
+
+    async def obey(self, order: ModelOrder) -> list[ModelTold]:
+        """Carry out what is asked of one model, or of all; one after the other where lanes are loaded anew."""
+        names = [order.model] if order.model else [m.name for m in self._config.models]
+        orders = [replace(order, model=name) for name in names]
+        if order.do in ("reload", "unload"):
+            return [await self._obey(one) for one in orders]
+        return list(await asyncio.gather(*map(self._obey, orders)))
+
+    async def _obey(self, order: ModelOrder) -> ModelTold:
         try:
-            await consumer.run(stopping)
-        finally:
-            self._set(model, "unloading", lane=lane)
-            await lane.close()
+            served = self._served.get(order.model)
+            if served is None:
+                raise Rejected(f"there is no model {order.model!r} here", code="unknown_model")
+            return await served.order(order)
+        except RoostError as error:
+            return refused(order.model, self._worker, error)
 
-    async def _load(self, model: ModelConfig, place: str) -> Lane:
-        backend = backend_of(model, place)
-        path = Path(model.path) if model.path else None
-        if path is not None and not path.exists():
-            raise ConfigError(f"{path} does not exist; `make model` fetches the starter model")
-        lane = Lane(model.name, backend)
-        started = time.monotonic()
+    def _backends(self) -> list[Backend]:
+        """Those that people wait for."""
+        return [backend for served in self._served.values() for backend in served.backends]
+
+    def _busy(self) -> int:
+        return sum(served.resident.busy for served in self._served.values())
+
+    def _rows(self) -> list[ModelStatus]:
+        return [row for served in self._served.values() if (row := served.row()) is not None]
+
+    # -- models that are gone -----------------------------------------------------------------------------------
+
+    def _know(self, names: set[str]) -> None:
+        """Remember whose messages may wait for this worker, beyond its own life. Blocking."""
         try:
-            await lane.load(path)
-        except BaseException:
-            await lane.close()
-            raise
-        log.info("%s %s ready after %.2f s", place, backend.version, time.monotonic() - started)
-        return lane
+            self._known_file.write_bytes(msgspec.json.encode(sorted(names)))
+        except OSError as error:
+            log.warning("%s: %s; messages to a removed model may wait after a restart", self._known_file, error)
 
-    async def _look_again(self, model: ModelConfig, stopping: asyncio.Event) -> bool:
-        """Wait until the model's file appears; False when stopping. A file that is there and broken is left alone."""
-        was_there = bool(model.path) and await asyncio.to_thread(Path(model.path).exists)
-        while True:
-            try:
-                async with asyncio.timeout(LOOK_AGAIN_S):
-                    await stopping.wait()
-                return False
-            except TimeoutError:
-                if model.path and not was_there and await asyncio.to_thread(Path(model.path).exists):
-                    return True
-
-    # -- telling the bus --------------------------------------------------------------------------------------
-
-    def _event(self, model: ModelConfig, what: str, reason: str = "") -> ModelEvent:
-        version = self._status[model.name].version
-        return msgspec.convert(
-            {"model": model.name, "what": what, "at": time.time(), "version": version, "reason": reason}, ModelEvent
-        )
-
-    def _set(self, model: ModelConfig, state: ModelState, *, reason: str = "", lane: Lane | None = None) -> None:
-        backend = lane.backend if lane else None
-        self._status[model.name] = ModelStatus(
-            name=model.name,
-            type=model.type,
-            worker=self._worker,
-            state=state,
-            version=backend.version if backend else "",
-            reason=reason,
-            context=backend.context if backend else 0,
-            slots=backend.slots if backend else 0,
-            description=model.description,
-        )
-        if len(self._status) == len(self._config.models) and all(s.state != "loading" for s in self._status.values()):
-            self.settled.set()
-        self._changed.set()
-
-    async def _report(self) -> None:
-        """Rewrite this worker's rows when they change, when the bus is back, and before they age out."""
-        models, workers = self._bus.table("MODELS"), self._bus.table("WORKERS")
-        while True:
-            self._changed.clear()
-            try:
-                for name, status in list(self._status.items()):
-                    loop = self.loops.get(name)
-                    row = replace(status, busy=loop.busy if loop else 0)
-                    await models.put(f"{name}.{self._worker}", msgspec.json.encode(row))
-                await workers.put(self._worker, msgspec.json.encode(self._me()))
-            except (Retryable, Disconnected) as error:
-                log.warning("the bus does not take our status: %s", error.message)
-            try:
-                async with asyncio.timeout(REPORT_S):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
-
-    def _me(self, *, draining: bool = False) -> WorkerStatus:
-        return WorkerStatus(
-            id=self._worker,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            started_at=self._started,
-            seen_at=time.time(),
-            models=tuple(self._status),
-            draining=draining,
-        )
-
-    async def _goodbye(self) -> None:
-        """Take our rows away, so that nobody waits for them to age out."""
+    async def _removed_meanwhile(self) -> list[str]:
+        """Models that an earlier process served, that are no longer configured, and for which messages wait."""
         try:
-            for name in self._status:
-                await self._bus.table("MODELS").delete(f"{name}.{self._worker}")
-            await self._bus.table("WORKERS").delete(self._worker)
-        except (Retryable, Disconnected) as error:
-            log.warning("our rows stay until they age out: %s", error.message)
+            known = msgspec.json.decode(await asyncio.to_thread(self._known_file.read_bytes), type=set[str])
+        except (OSError, msgspec.MsgspecError):
+            return []
+        waiting = []
+        for name in sorted(known - {model.name for model in self._config.models}):
+            try:
+                consumer = streams.work_consumer(name, self._config.limits)[0]
+                info = await self._bus.consumer_info(streams.INBOX, consumer)
+            except (Retryable, Disconnected):
+                waiting.append(name)
+                continue
+            if info is not None and info.waiting + info.unfinished > 0:
+                waiting.append(name)
+        return waiting
+
+
+def _background(model: ModelConfig) -> bool:
+    """It is loaded when all others are: importing torch alone takes seconds, in which nobody should wait."""
+    try:
+        return kind_of(model.type).background
+    except ConfigError:
+        return False

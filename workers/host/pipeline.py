@@ -11,9 +11,24 @@ from msgspec.structs import replace
 
 from schemas.config import ModelConfig
 from schemas.errors import RoostError
-from schemas.message import Inbound, Message, Outbound, Problem, RequestState, Timings, token
+from schemas.message import (
+    Attachment,
+    Inbound,
+    Kind,
+    Message,
+    Outbound,
+    Problem,
+    RequestState,
+    Timings,
+    TokenLogprob,
+    token,
+)
 from schemas.session import Entry
 from workers import Finished, Job
+from workers.host.prompts import FRONT_END
+
+CONVERSATIONS: frozenset[Kind] = frozenset({"auto", "chat", "code", "long"})
+"""Kinds that differ for the router alone: to a backend they are all `chat`."""
 
 
 def state_of(inbound: Inbound) -> RequestState:
@@ -44,21 +59,23 @@ def tenant_of(inbound: Inbound) -> str:
 
 
 def job_of(inbound: Inbound, history: Sequence[Entry], model: ModelConfig) -> Job:
-    """Session history and request → what the backend sees. Exchanges that failed are left out of the prompt.
+    """Session history and request → what the backend sees. Exchanges that failed are left out of the prompt; an answer
+    of pictures is a line that says so, as templates want a line of the assistant's behind each of the user's.
 
     One that failed and was answered when the operator sent it again stands there twice; the second counts.
     """
     failed = {entry.request: i for i, entry in enumerate(history) if entry.error is not None}
     lines = [
-        Message(entry.role, entry.text)
+        Message(entry.role, text)
         for i, entry in enumerate(history)
-        if i > failed.get(entry.request, -1) and entry.text
+        if i > failed.get(entry.request, -1) and (text := entry.text or _pictured(entry))
     ]
     if inbound.history is not None:
         lines = list(inbound.history)
-    system = inbound.system if inbound.system is not None else model.system
+    kind: Kind = "chat" if inbound.kind in CONVERSATIONS else inbound.kind
+    system = inbound.system if inbound.system is not None else _operators(inbound, model)
     shared = 0
-    if system and not (lines and lines[0].role == "system") and inbound.kind == "chat":
+    if system and not (lines and lines[0].role == "system") and kind == "chat":
         lines.insert(0, Message("system", system))
         shared = 1 if inbound.system is None else 0
     if inbound.text:
@@ -69,18 +86,41 @@ def job_of(inbound: Inbound, history: Sequence[Entry], model: ModelConfig) -> Jo
     return Job(
         request=inbound.id,
         messages=tuple(lines),
-        kind=inbound.kind,
+        kind=kind,
+        inputs=inbound.inputs,
         shared=shared,
         tenant=tenant_of(inbound),
         conversation=f"{inbound.channel}.{inbound.conversation}",
         sampling=sampling,
+        drawing=inbound.drawing,
         attachments=inbound.attachments,
         cancelled=threading.Event(),
     )
 
 
-def reply_of(inbound: Inbound, text: str, finished: Finished, version: str, timings: Timings) -> Outbound:
-    """The finished answer."""
+def _pictured(entry: Entry) -> str:
+    """What a conversation says of an answer that is pictures."""
+    drawn = entry.attachments[0].drawn if entry.attachments and entry.role == "assistant" else None
+    return f"(a picture: {drawn.prompt})" if drawn is not None else ""
+
+
+def _operators(inbound: Inbound, model: ModelConfig) -> str | None:
+    """The operator's system prompt, or Roost's own for code; where the answer has a format, that says enough."""
+    if model.system is None and inbound.kind == "code" and inbound.sampling.format is None:
+        return FRONT_END
+    return model.system
+
+
+def reply_of(
+    inbound: Inbound,
+    text: str,
+    finished: Finished,
+    version: str,
+    timings: Timings,
+    logprobs: tuple[TokenLogprob, ...] = (),
+    attachments: tuple[Attachment, ...] = (),
+) -> Outbound:
+    """The finished answer. `attachments`: its pictures, as they were stored."""
     return Outbound(
         id=inbound.id,
         channel=inbound.channel,
@@ -92,6 +132,12 @@ def reply_of(inbound: Inbound, text: str, finished: Finished, version: str, timi
         usage=finished.usage,
         timings=timings,
         notes=finished.notes,
+        route=inbound.route,
+        tool_calls=finished.tool_calls,
+        logprobs=logprobs,
+        more=finished.more,
+        embeddings=finished.embeddings,
+        attachments=attachments,
         reply=inbound.reply,
     )
 
@@ -105,6 +151,7 @@ def refusal_of(inbound: Inbound, error: RoostError) -> Outbound:
         model=inbound.model,
         finish="error",
         error=Problem(error.code, error.message),
+        route=inbound.route,
         reply=inbound.reply,
     )
 
@@ -122,8 +169,11 @@ def entries_of(inbound: Inbound, reply: Outbound, now: float) -> list[Entry]:
         request=inbound.id,
         at=now,
         model=reply.model,
+        version=reply.version,
         finish=reply.finish,
         notes=reply.notes,
+        attachments=reply.attachments,
         error=reply.error,
+        route=reply.route,
     )
     return [asked, answered]

@@ -11,17 +11,25 @@ from workers import Backend
 GROUP = "roost.backends"
 
 
-def backend_of(model: ModelConfig, place: str) -> Backend:
-    """Make the backend of one model; raises `ConfigError` for an unknown type, a missing extra or wrong settings."""
+def kind_of(type_: str) -> type[Backend]:
+    """The class of a type of backend; raises `ConfigError` where it or its extra is missing."""
     found = {point.name: point for point in entry_points(group=GROUP)}
-    point = found.get(model.type)
+    point = found.get(type_)
     if point is None:
-        raise ConfigError(f"no backend of type {model.type!r} is installed; there are: {', '.join(sorted(found))}")
+        raise ConfigError(f"no backend of type {type_!r} is installed; there are: {', '.join(sorted(found))}")
     try:
         kind: type[Backend] = point.load()
     except ImportError as error:
         raise ConfigError(
-            f"backend {model.type!r} needs a package that is not installed ({error.name}); run `make up`, "
-            f"or `pip install 'roost[{model.type}]'`"
+            f"backend {type_!r} needs a package that is not installed ({error.name}); run `make up`, "
+            f"or `pip install 'roost[{type_}]'`"
         ) from None
-    return kind(settings_of(kind.Settings, model.settings, place), model.slots)
+    return kind
+
+
+def backend_of(model: ModelConfig, place: str) -> Backend:
+    """Make the backend of one model; raises `ConfigError` as `kind_of`, or for wrong settings."""
+    kind = kind_of(model.type)
+    backend = kind(settings_of(kind.Settings, model.settings, place), model.slots)
+    backend.adapters = model.lora
+    return backend

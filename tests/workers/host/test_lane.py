@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -11,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import Rejected, Retryable
-from schemas.message import Message
+from schemas.message import Message, TokenLogprob
 from tests.bus.real import soon
 from workers import Backend, BackendSettings, BatchBackend, Finished, Job, Piece
 from workers.echo import EchoBackend
-from workers.host.lane import Lane
+from workers.host.lane import Lane, Superseded, joined
+from workers.host.priority import CAN_LOWER, LOW
 
 
 def job(request: str, text: str = "one two three") -> Job:
@@ -239,6 +241,18 @@ async def test_closing_fails_what_is_left_so_that_it_is_tried_again(kind: str) -
         await said(lane, job("late"))
 
 
+def test_pieces_that_come_together_are_joined_for_each_answer_and_never_mixed_up() -> None:
+    def piece(text: str, choice: int = 0, finished: Finished | None = None) -> Piece:
+        return Piece("lane.1", text, finished, choice, tuple(TokenLogprob(c, -1.0) for c in text))
+
+    came = [piece("a"), piece("x", 1), piece("b"), piece("y", 1), piece("c", 0, Finished())]
+    second, first = joined("r", came)
+    assert (second.request, second.text, second.choice, second.finished) == ("r", "xy", 1, None)
+    assert (first.request, first.text, first.choice, first.finished) == ("r", "abc", 0, Finished())
+    assert ["".join(t.token for t in p.logprobs) for p in (first, second)] == ["abc", "xy"]
+    assert joined("r", came[:1]) == [Piece("r", "a", None, 0, (TokenLogprob("a", -1.0),))]
+
+
 async def test_a_backend_that_cannot_load_says_why() -> None:
     class Broken(Stepper):
         def load(self, path: Path | None) -> None:
@@ -247,3 +261,109 @@ async def test_a_backend_that_cannot_load_says_why() -> None:
     lane = Lane("test", Broken())
     with pytest.raises(ValueError, match="no such format"):
         await lane.load(None)
+
+
+# -- quiet lanes ----------------------------------------------------------------------------------------------
+
+
+class Nice(Stepper):
+    """Says in each step at which priority it is computed."""
+
+    def __init__(self, steps: int = 400) -> None:
+        super().__init__()
+        self.steps = steps
+        self.open: dict[str, int] = {}
+        self.fronted = 0
+        self.warmed = False
+
+    def warm_up(self) -> None:
+        self.warmed = True
+
+    def to_front(self) -> None:
+        self.fronted += 1
+
+    def add(self, job: Job) -> None:
+        self.open[job.request] = self.steps
+
+    def cancel(self, request: str) -> None:
+        if request in self.open:
+            self.open[request] = 0
+
+    def step(self) -> Sequence[Piece]:
+        threading.Event().wait(0.002)
+        pieces = []
+        for request, left in list(self.open.items()):
+            self.open[request] = left - 1
+            if left <= 0:
+                del self.open[request]
+            finish = "cancelled" if left == 0 and self.steps else "stop"
+            done = Finished(finish=finish) if left <= 0 else None
+            pieces.append(Piece(request, f"{nice()} " if left > 0 else "", done))
+        return pieces
+
+
+class NiceWords(EchoBackend):
+    def generate(self, job: Job) -> Iterator[str | Finished]:
+        for item in super().generate(job):
+            yield f"{nice()} " if isinstance(item, str) else item
+
+
+def nice() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+needs_linux = pytest.mark.skipif(not CAN_LOWER, reason="threads have no priority of their own here")
+
+
+@needs_linux
+async def test_a_quiet_lane_works_at_low_priority_until_it_comes_to_the_front_and_loses_nothing() -> None:
+    backend = Nice()
+    lane = Lane("test", backend, quiet=True)
+    await lane.load(None)
+    assert backend.warmed
+    running = lane.run(job("r1"))
+    first = await anext(running)
+    assert set(first.text.split()) == {str(LOW)}
+    lane.to_front()
+    lane.to_front()
+    words = "".join([piece.text async for piece in running]).split()
+    assert words[-1] == "0"
+    assert len(words) + len(first.text.split()) == 400
+    assert backend.fronted == 1
+    await lane.close()
+
+
+@needs_linux
+async def test_jobs_of_a_plain_backend_end_on_the_quiet_threads_and_new_ones_get_others() -> None:
+    lane = Lane("test", NiceWords(EchoBackend.Settings(delay_token_ms=20.0), 2), quiet=True)
+    await lane.load(None)
+    early = asyncio.create_task(said(lane, job("r1", "a b c d e f")))
+    await soon(lambda: any(run.said for run in lane._runs.values()), "it runs")
+    lane.to_front()
+    late = await said(lane, job("r2", "a b"))
+    assert (await early)[0].split() == [str(LOW)] * 6
+    assert late[0].split() == ["0", "0"]
+    await lane.close()
+
+
+async def test_a_lane_that_comes_to_the_front_can_be_closed_at_once() -> None:
+    for backend in (Nice(), EchoBackend(EchoBackend.Settings())):
+        lane = Lane("test", backend, quiet=True)
+        await lane.load(None)
+        lane.to_front()
+        await asyncio.wait_for(lane.close(), 5.0)
+
+
+async def test_superseded_runs_that_have_said_nothing_end_so_and_the_others_go_on() -> None:
+    async with lane_of(EchoBackend(EchoBackend.Settings(delay_ms=60.0, delay_token_ms=60.0))) as lane:
+        talking = asyncio.create_task(said(lane, job("r1", "a b c d")))
+        await soon(lambda: any(run.said for run in lane._runs.values()), "it talks")
+        silent = asyncio.create_task(said(lane, job("r2", "a b")))
+        cancelled = asyncio.create_task(said(lane, job("r3", "a b")))
+        await soon(lambda: len(lane._runs) == 3, "all run")
+        lane.supersede()
+        lane.cancel("r3")
+        with pytest.raises(Superseded):
+            await silent
+        assert (await cancelled)[1].finish == "cancelled"
+        assert (await talking)[0] == "a b c d"

@@ -18,9 +18,11 @@ from schemas.config import ModelConfig
 from schemas.message import Delta, Inbound, Message, Outbound, RequestState, Sender
 from schemas.turn import Turn
 from tests.bus.real import config_of, soon
+from workers import Backend
 from workers.echo import EchoBackend
 from workers.host.lane import Lane
 from workers.host.loop import ModelLoop, taken
+from workers.host.resident import Resident
 
 CONFIG = config_of(ack_wait_s=0.6, deliveries_max=2)
 MODEL = ModelConfig(name="echo", type="echo")
@@ -35,11 +37,17 @@ class House:
         self.sessions = MemorySessions(self.store)
 
     @contextlib.asynccontextmanager
-    async def worker(self, name: str, *, delay_ms: float = 0.0, slots: int = 4) -> AsyncIterator[Consumer]:
+    async def worker(
+        self, name: str, *, delay_ms: float = 0.0, slots: int = 4, backend: Backend | None = None
+    ) -> AsyncIterator[Consumer]:
         bus, sessions = MemoryBus(self.server, CONFIG), MemorySessions(self.store)
-        lane = Lane("echo", EchoBackend(EchoBackend.Settings(delay_ms=delay_ms, delay_token_ms=delay_ms), slots))
+        echo = EchoBackend(EchoBackend.Settings(delay_ms=delay_ms, delay_token_ms=delay_ms), slots)
+        lane = Lane("echo", backend or echo)
         await lane.load(None)
-        loop = ModelLoop(bus, sessions, name, MODEL, lane)
+        house = asyncio.TaskGroup()
+        resident = Resident("echo", house)
+        resident.replace(lane)
+        loop = ModelLoop(bus, sessions, name, MODEL, resident)
         consumer_name, spec = streams.work_consumer("echo", CONFIG.limits)
         consumer = Consumer(bus, streams.INBOX, consumer_name, spec, loop, slots=slots, parked_max=8)
 
@@ -52,13 +60,13 @@ class House:
         await bus.subscribe(subjects.take(name), offered)
         await bus.subscribe(subjects.cancel(), cancelled)
         stopping = asyncio.Event()
-        async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(consumer.run(stopping))
+        async with house:
+            running = house.create_task(consumer.run(stopping))
             await soon(lambda: not consumer.full, "the worker runs")
             yield consumer
             stopping.set()
             await running
-        await lane.close()
+            await resident.unload()
         await bus.close()
 
     async def ask(self, id_: str, text: str = "hello there", conversation: str = "c1", **fields: Any) -> None:

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from schemas.config import ModelConfig
 from schemas.errors import Retryable
-from schemas.message import Inbound, Message, Problem, Sampling, Sender, Timings, Usage
+from schemas.message import (
+    Attachment,
+    Choice,
+    Format,
+    Inbound,
+    Message,
+    Problem,
+    Route,
+    Sampling,
+    Sender,
+    Timings,
+    TokenLogprob,
+    ToolCall,
+    Usage,
+)
+from schemas.picture import Drawn
 from schemas.session import Entry
 from workers import Finished
 from workers.host.pipeline import entries_of, job_of, refusal_of, reply_of, seed_of, state_of
+from workers.host.prompts import FRONT_END
 
 MODEL = ModelConfig(name="m", type="echo")
 INBOUND = Inbound(
@@ -37,6 +53,17 @@ def test_exchanges_that_failed_are_left_out() -> None:
         entry("assistant", "", "rx", failed),
     ]
     assert lines(INBOUND, history, MODEL) == [("user", "hi"), ("assistant", "hello"), ("user", "and now?")]
+
+
+def test_an_answer_of_pictures_is_a_line_of_its_own() -> None:
+    drawn = Drawn(prompt="a red boat", seed=1, width=64, height=64, steps=4)
+    file = Attachment(sha256="0" * 64, media_type="image/png", size_bytes=1, drawn=drawn)
+    asked = Entry(role="user", text="/image a red boat", request="r0", at=1.0)
+    answered = Entry(role="assistant", text="", request="r0", at=2.0, attachments=(file, file))
+    assert lines(INBOUND, [asked, answered], MODEL)[1:] == [
+        ("assistant", "(a picture: a red boat)"),
+        ("user", "and now?"),
+    ]
 
 
 def test_an_exchange_that_failed_first_and_was_answered_later_counts_once() -> None:
@@ -69,6 +96,52 @@ def test_the_system_prompt_is_the_requests_or_the_models_and_stands_first() -> N
     assert lines(empty, [], model) == [("user", "hi")], "an empty one is none"
 
 
+def code(**fields: object) -> Inbound:
+    return Inbound(id="r", conversation="c", sender=Sender("s"), text="a login form", kind="code", **fields)  # type: ignore[arg-type]
+
+
+def test_a_code_question_without_a_system_prompt_gets_roosts_own_as_the_operators_words() -> None:
+    job = job_of(code(), [], MODEL)
+    assert [(m.role, m.text) for m in job.messages] == [("system", FRONT_END), ("user", "a login form")]
+    assert (job.kind, job.shared) == ("chat", 1)
+
+
+def test_whoever_has_a_system_prompt_keeps_it_for_code_too() -> None:
+    model = ModelConfig(name="m", type="echo", system="Be brief.")
+    silent = ModelConfig(name="m", type="echo", system="")
+    assert lines(code(), [], model)[0] == ("system", "Be brief.")
+    assert lines(code(system="Own."), [], MODEL)[0] == ("system", "Own.")
+    for inbound, configured in ((code(system=""), MODEL), (code(), silent)):
+        assert lines(inbound, [], configured) == [("user", "a login form")], "an empty one is none"
+    brought = code(history=(Message("system", "Theirs."), Message("user", "x")))
+    assert lines(brought, [], MODEL)[0] == ("system", "Theirs.")
+
+
+def test_an_answer_with_a_format_is_not_told_to_write_a_block() -> None:
+    assert lines(code(sampling=Sampling(format=Format(type="json"))), [], MODEL) == [("user", "a login form")]
+
+
+def test_only_code_gets_the_prompt_for_code() -> None:
+    for kind in ("auto", "chat", "long", "completion"):
+        inbound = Inbound(id="r", conversation="c", sender=Sender("s"), text="x", kind=kind)
+        assert lines(inbound, [], MODEL) == [("user", "x")]
+
+
+def test_kinds_are_those_that_backends_know() -> None:
+    def kind(asked: str) -> str:
+        return job_of(Inbound(id="r", conversation="c", sender=Sender("s"), text="x", kind=asked), [], MODEL).kind  # type: ignore[arg-type]
+
+    asked = ("auto", "chat", "code", "long", "completion", "embedding", "image")
+    assert [kind(k) for k in asked] == ["chat"] * 4 + ["completion", "embedding", "image"]
+
+
+def test_texts_to_embed_go_along_without_messages() -> None:
+    inbound = Inbound(id="r", conversation="c", sender=Sender("s"), kind="embedding", inputs=("a", "b"), history=())
+    model = ModelConfig(name="m", type="echo", system="Be brief.")
+    job = job_of(inbound, [], model)
+    assert (job.inputs, job.messages) == (("a", "b"), ())
+
+
 def test_every_attempt_at_a_request_has_the_same_seed_unless_it_names_one() -> None:
     assert job_of(INBOUND, [], MODEL).sampling.seed == job_of(INBOUND, [], MODEL).sampling.seed == seed_of("r1")
     assert seed_of("r1") != seed_of("r2")
@@ -93,6 +166,15 @@ def test_the_reply_carries_what_the_connector_noted() -> None:
     refusal = refusal_of(INBOUND, Retryable("away", code="model_failed"))
     assert refusal.error == Problem("model_failed", "away")
     assert (refusal.finish, refusal.text, refusal.reply) == ("error", "", {"to": "x"})
+
+
+def test_the_reply_carries_all_that_the_backend_brought() -> None:
+    call, more, told = ToolCall("c", "f"), Choice(text="other"), TokenLogprob("a", -1.0)
+    routed = Inbound(id="r", conversation="c", sender=Sender("s"), route=Route(reason="failover", wanted="big"))
+    finished = Finished(finish="tool_calls", tool_calls=(call,), more=(more,), embeddings=(b"\0" * 4,))
+    reply = reply_of(routed, "a", finished, "v1", Timings(), (told,))
+    assert (reply.tool_calls, reply.more, reply.embeddings, reply.logprobs) == ((call,), (more,), (b"\0" * 4,), (told,))
+    assert reply.route == refusal_of(routed, Retryable("away")).route == routed.route
 
 
 def test_an_exchange_adds_two_lines_to_its_conversation_and_none_to_the_callers() -> None:
