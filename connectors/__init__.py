@@ -18,6 +18,7 @@ from schemas.config import Config, ConnectorSettings
 from schemas.message import Attachment, Delta, Inbound, Outbound, RequestState, State
 from schemas.model import ModelStatus
 from schemas.session import Entry, SessionInfo
+from schemas.update import UpdateStatus
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -93,11 +94,15 @@ class Host(Protocol):
     """What the gateway offers to one connector."""
 
     name: str
-    config: Config
     bus: Bus
     """For the front door `roost.ask` alone; every other connector leaves NATS to the gateway."""
     metrics: Metrics
     """What this process counts; `metrics.render()` is Prometheus' text format."""
+
+    @property
+    def config(self) -> Config:
+        """As it is now. Its `models` change while connectors run: look each time, keep nothing of them."""
+        ...
 
     async def emit(self, inbound: Inbound) -> Accepted: ...
 
@@ -117,6 +122,10 @@ class Host(Protocol):
 
     def models(self) -> Sequence[ModelStatus]:
         """Models of all live workers, and `state="absent"` rows for configured ones nobody serves."""
+        ...
+
+    def updates(self) -> Sequence[UpdateStatus]:
+        """New versions of models that are on their way, on every machine."""
         ...
 
     async def verify_key(self, key: str) -> str | None:

@@ -1,8 +1,8 @@
 """The front door `roost.ask`: any program that speaks NATS asks here and gets its answer on its reply subject.
 
 `roost.ask` answers once, or with `"stream": true` sends deltas first and the answer last; `roost.ask.state` tells
-what became of a request, `roost.ask.cancel` ends it. The reply subject travels with the message, so that a client
-gets its answer from a restarted connector too.
+what became of a request, `roost.ask.cancel` ends it, `roost.ask.file` has the bytes of its pictures. The reply subject
+travels with the message, so that a client gets its answer from a restarted connector too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import base64
 import binascii
 import logging
+import re
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from bus import subjects
 from bus.contract import Message
 from bus.service import error_headers, service
 from connectors import Accepted, Capabilities, Connector, ConnectorSettings, Emit, Host
-from schemas.ask import About, Ask, AskAttachment, Refusal, answer_of, told_of
+from schemas.ask import About, Answer, Ask, AskAttachment, AskFile, Refusal, Told, answer_of, told_of
 from schemas.errors import Rejected, RoostError
 from schemas.message import Attachment, Inbound, Outbound, Problem, Sampling, Sender
 
@@ -32,6 +33,11 @@ SENDER = "nats"
 _encode = msgspec.json.encode
 _ask = msgspec.json.Decoder(Ask)
 _about = msgspec.json.Decoder(About)
+_file = msgspec.json.Decoder(AskFile)
+SHA256 = re.compile(r"[0-9a-f]{64}")
+SIZE_HEADER = "Roost-Size-Bytes"
+ENVELOPE_BYTES = 4_096
+"""Of a message's limit, what headers may take."""
 
 
 def decode(decoder: msgspec.json.Decoder[Any], data: bytes) -> Any:
@@ -42,6 +48,28 @@ def decode(decoder: msgspec.json.Decoder[Any], data: bytes) -> Any:
         raise Rejected(str(error).replace("`", ""), code="invalid_request") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Rejected(f"not valid JSON: {error}", code="invalid_json") from None
+
+
+def sampling_of(ask: Ask) -> Sampling:
+    """How to generate, as the question says."""
+    return Sampling(
+        max_tokens=ask.max_tokens,
+        temperature=ask.temperature,
+        top_p=ask.top_p,
+        top_k=ask.top_k,
+        min_p=ask.min_p,
+        repeat_penalty=ask.repeat_penalty,
+        seed=ask.seed,
+        stop=(ask.stop,) if isinstance(ask.stop, str) else tuple(ask.stop),
+        ignore_eos=ask.ignore_eos,
+        presence_penalty=ask.presence_penalty,
+        frequency_penalty=ask.frequency_penalty,
+        format=ask.format,
+        tools=tuple(ask.tools),
+        tool_choice=ask.tool_choice,
+        adapter=ask.adapter,
+        n=ask.n,
+    )
 
 
 class NatsConnector(Connector):
@@ -70,6 +98,7 @@ class NatsConnector(Connector):
             "ask": (subjects.ASK, each(self._ask)),
             "state": (subjects.ASK_STATE, each(self._state)),
             "cancel": (subjects.ASK_CANCEL, each(self._cancel)),
+            "file": (subjects.ASK_FILE, each(self._give)),
         }
         about = "Ask the models of this house"
         async with asyncio.TaskGroup() as self._tasks, service(self.host.bus, "roost", VERSION, about, endpoints):
@@ -88,7 +117,17 @@ class NatsConnector(Connector):
         headers = None
         if message.error is not None:
             headers = error_headers(RoostError(message.error.message, code=message.error.code))
-        await self.host.bus.send(subject, _encode(answer_of(message)), headers=headers)
+        await self._tell(subject, answer_of(message), headers)
+
+    async def _tell(self, subject: str, body: Answer | Told, headers: dict[str, str] | None = None) -> None:
+        """Send an answer; one that is larger than the bus carries (many embeddings) is refused with both numbers."""
+        data, most = _encode(body), self.host.bus.payload_bytes_max
+        if len(data) > most:
+            error = Rejected(
+                f"the answer has {len(data)} bytes and the bus carries {most}; ask for less at once", code="too_large"
+            )
+            data, headers = _encode(Refusal(error=Problem(error.code, error.message))), error_headers(error)
+        await self.host.bus.send(subject, data, headers=headers)
 
     # -- endpoints --------------------------------------------------------------------------------------------
 
@@ -150,42 +189,57 @@ class NatsConnector(Connector):
         state = await self.host.state(decode(_about, message.data).id)
         if state is None:
             raise Rejected("there is no such request", code="not_found")
-        await self.host.bus.send(message.reply, _encode(told_of(state)))
+        await self._tell(message.reply, told_of(state))
 
     async def _cancel(self, message: Message) -> None:
         await self.host.cancel(decode(_about, message.data).id)
         await self.host.bus.send(message.reply, b'{"ok": true}')
 
+    async def _give(self, message: Message) -> None:
+        """Bytes by their hash: whoever can name it has been told of the file, by an answer or by having sent it."""
+        asked = decode(_file, message.data)
+        if not SHA256.fullmatch(asked.sha256):
+            raise Rejected("sha256: expected 64 hex digits in lower case", code="bad_value")
+        data = await self.host.fetch(asked.sha256)
+        if data is None:
+            raise Rejected("sha256: there is no such file, or it is not kept any more", code="not_found")
+        most = self.host.bus.payload_bytes_max - ENVELOPE_BYTES
+        if asked.offset is None and len(data) > most:
+            raise Rejected(
+                f"the file has {len(data)} bytes and a message carries {most}; ask for its parts with `offset`, "
+                f"or over HTTP: GET /v1/images/files/{asked.sha256}.png",
+                code="too_large",
+            )
+        begin = asked.offset or 0
+        if not 0 <= begin <= len(data):
+            raise Rejected(f"offset: expected 0 to {len(data)}, got {begin}", code="bad_value")
+        headers = {SIZE_HEADER: str(len(data))}
+        await self.host.bus.send(message.reply, data[begin : begin + most], headers=headers)
+
     async def _inbound(self, ask: Ask, reply_to: str) -> Inbound:
         if ask.v != 1:
             raise Rejected(f"v: this server speaks version 1, not {ask.v}", code="unsupported_version")
-        if ask.kind not in ("chat", "completion"):
-            raise Rejected(f"kind: expected chat or completion, got {ask.kind!r}", code="invalid_request")
         if len(ask.id) > 256 or len(ask.conversation) > 256 or len(ask.user) > 256:
             raise Rejected("id, conversation and user: at most 256 characters each", code="too_large")
         attachments = tuple([await self._stored(item) for item in ask.attachments])
         conversation = f"{ask.user}/{ask.conversation}" if ask.conversation else ""
+        if conversation and ask.messages:
+            raise Rejected("messages: a stored conversation has its own; leave `conversation` out", code="bad_value")
+        embedding = ask.kind == "embedding"
+        inputs = tuple(ask.inputs) or ((ask.text,) if embedding and ask.text else ())
         return Inbound(
             id=ask.id,
             conversation=conversation,
             sender=Sender(id=ask.user or SENDER, application=SENDER),
-            text=ask.text,
-            kind="chat" if ask.kind == "chat" else "completion",
+            text="" if embedding else ask.text,
+            kind=ask.kind,
             model=ask.model,
             system=ask.system,
-            history=None if conversation else (),
+            history=None if conversation and not embedding else tuple(ask.messages),
+            inputs=inputs,
             attachments=attachments,
-            sampling=Sampling(
-                max_tokens=ask.max_tokens,
-                temperature=ask.temperature,
-                top_p=ask.top_p,
-                top_k=ask.top_k,
-                min_p=ask.min_p,
-                repeat_penalty=ask.repeat_penalty,
-                seed=ask.seed,
-                stop=(ask.stop,) if isinstance(ask.stop, str) else tuple(ask.stop),
-                ignore_eos=ask.ignore_eos,
-            ),
+            sampling=sampling_of(ask),
+            drawing=ask.drawing,
             stream=ask.stream,
             reply={"subject": reply_to, **({"id": ask.id} if ask.id else {})},
         )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
+from connectors.host.wishes import TOOL_NAME, check_drawing, check_inputs, check_sampling
 from schemas.config import LimitConfig
 from schemas.errors import QueueFull, Rejected
-from schemas.message import Inbound
+from schemas.message import Inbound, Message
+from schemas.picture import Drawing
 
 SENDERS_REMEMBERED = 10_000
 
@@ -32,30 +35,64 @@ def check_message(inbound: Inbound, limits: LimitConfig) -> None:
     if inbound.system is not None:
         check_text(inbound.system, "the system prompt", limits)
     if inbound.history is not None:
-        if len(inbound.history) > limits.history_messages_max:
-            raise Rejected(
-                f"{len(inbound.history)} messages; at most {limits.history_messages_max} are taken", code="too_large"
-            )
-        for i, message in enumerate(inbound.history):
-            check_text(message.text, f"message {i}", limits)
-        if sum(len(m.text) for m in inbound.history) > 4 * limits.text_chars_max:
-            raise Rejected(f"all messages together exceed {4 * limits.text_chars_max} characters", code="too_large")
+        check_history(inbound.history, limits)
     if len(inbound.attachments) > limits.attachments_max:
         raise Rejected(f"{len(inbound.attachments)} attachments; at most {limits.attachments_max}", code="too_large")
-    asks = inbound.text.strip() or inbound.attachments or any(m.text.strip() for m in inbound.history or ())
+    if inbound.history is None and inbound.sampling.tools:
+        raise Rejected(
+            "tools: a stored conversation keeps no tool calls; bring the whole conversation along in the request",
+            code="unsupported",
+        )
+    check_inputs(inbound.inputs, limits)
+    if bool(inbound.inputs) != (inbound.kind == "embedding"):
+        raise Rejected("inputs: texts to embed, for kind embedding and no other", code="bad_value")
+    for i, text in enumerate(inbound.inputs):
+        check_text(text, f"inputs[{i}]", limits)
+    history = inbound.history or ()
+    asks = inbound.text.strip() or inbound.attachments or inbound.inputs or any(m.text.strip() for m in history)
     if not asks:
         raise Rejected("the message is empty", code="empty")
-    sampling = inbound.sampling
-    if sampling.max_tokens is not None and sampling.max_tokens < 1:
-        raise Rejected(f"max_tokens: expected at least 1, got {sampling.max_tokens}", code="bad_value")
-    for name, low, high in (("temperature", 0.0, 5.0), ("top_p", 0.0, 1.0), ("min_p", 0.0, 1.0)):
-        value = getattr(sampling, name)
-        if value is not None and not low <= value <= high:
-            raise Rejected(f"{name}: expected {low:g} to {high:g}, got {value:g}", code="bad_value")
-    if sampling.seed is not None and not 0 <= sampling.seed < 2**32:
-        raise Rejected(f"seed: expected 0 to {2**32 - 1}, got {sampling.seed}", code="bad_value")
-    if len(sampling.stop) > 16 or any(not s or len(s) > 256 for s in sampling.stop):
-        raise Rejected("stop: expected at most 16 strings of 1 to 256 characters", code="bad_value")
+    check_sampling(inbound.sampling, limits)
+    check_text(inbound.drawing.negative, "negative", limits)
+    check_drawing(inbound.drawing, inbound.attachments, limits)
+    if inbound.drawing != Drawing() and inbound.kind not in ("auto", "image"):
+        raise Rejected("drawing: for kind image and no other", code="bad_value")
+
+
+def check_history(history: Sequence[Message], limits: LimitConfig) -> None:
+    """A conversation that the caller brings along: its size, and that results of tools follow their calls."""
+    if len(history) > limits.history_messages_max:
+        raise Rejected(f"{len(history)} messages; at most {limits.history_messages_max} are taken", code="too_large")
+    called: set[str] = set()
+    for i, message in enumerate(history):
+        check_text(message.text, f"message {i}", limits)
+        _check_calls(message, i, limits)
+        if message.role == "tool" and message.tool_call not in called:
+            raise Rejected(
+                f"messages[{i}].tool_call: no tool call before it has the id {message.tool_call[:80]!r}",
+                code="bad_value",
+            )
+        called.update(call.id for call in message.tool_calls)
+    if sum(map(_chars, history)) > 4 * limits.text_chars_max:
+        raise Rejected(f"all messages together exceed {4 * limits.text_chars_max} characters", code="too_large")
+
+
+def _check_calls(message: Message, index: int, limits: LimitConfig) -> None:
+    """The tool calls of one line of a conversation."""
+    if len(message.tool_calls) > limits.tools_max:
+        raise Rejected(
+            f"messages[{index}].tool_calls: {len(message.tool_calls)}; at most {limits.tools_max} are taken",
+            code="too_large",
+        )
+    for i, call in enumerate(message.tool_calls):
+        where = f"messages[{index}].tool_calls[{i}]"
+        if not TOOL_NAME.fullmatch(call.name):
+            raise Rejected(f"{where}: {call.name[:80]!r} is no name of a tool", code="bad_value")
+        check_text(call.arguments, where, limits)
+
+
+def _chars(message: Message) -> int:
+    return len(message.text) + sum(len(call.arguments) for call in message.tool_calls)
 
 
 class Meter:

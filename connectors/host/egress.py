@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 
 import msgspec
 from msgspec.structs import replace
@@ -79,12 +80,21 @@ class Sent:
 class Egress(Handler):
     """Delivers one connector's replies, in order within each conversation."""
 
-    def __init__(self, connector: Connector, sent: Sent, exchanges: Exchanges, meter: Meter, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        connector: Connector,
+        sent: Sent,
+        exchanges: Exchanges,
+        meter: Meter,
+        metrics: Metrics,
+        tell: Callable[[Outbound], None] = lambda _: None,
+    ) -> None:
         self._connector = connector
         self._sent = sent
         self._exchanges = exchanges
         self._meter = meter
         self._metrics = metrics
+        self._tell = tell
 
     def alone(self, delivery: Delivery) -> bool:
         """The reply to a request that is a conversation of its own."""
@@ -99,6 +109,7 @@ class Egress(Handler):
         if not capabilities.repeatable and await self._sent.has(mark, look_up=again):
             return
         self._meter.closed(reply.id)
+        self._tell(reply)
         self._exchanges.resolve(reply)
         pieces = list(split(reply.text, capabilities.text_bytes_max)) or [""]
         for piece in pieces[:-1]:

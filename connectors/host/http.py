@@ -39,6 +39,7 @@ STATUS = {
     "method_not_allowed": 405,
     "timeout": 408,
     "cancelled": 409,
+    "expired": 410,
     "too_large": 413,
     "media_type": 415,
     "rate_limited": 429,

@@ -11,21 +11,24 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 import msgspec
 from msgspec.structs import replace
 
-from bus import subjects
+from bus import streams, subjects
 from bus.contract import Bus, Sessions
 from connectors import Accepted, Capabilities
 from connectors.host.admit import Meter, check_message
 from connectors.host.metrics import Metrics
-from connectors.host.route import route
-from schemas.config import Config, ConnectorConfig
+from connectors.host.recall import Last, Recall, last_of, tokens_of
+from connectors.host.route import Asked, Chosen, Seat, route
+from connectors.host.wishes import check_picture
+from schemas.config import Config, ConnectorConfig, ModelConfig
 from schemas.errors import Rejected, Retryable, RoostError
-from schemas.message import Inbound, RequestState, token
+from schemas.message import Inbound, RequestState, Sampling, token
 
 log = logging.getLogger("roost.ingress")
 
@@ -64,6 +67,26 @@ class Turnstile:
                 self._locks[conversation] = (lock, waiting - 1)
 
 
+class House(Protocol):
+    """What the router goes by; `gateway.Catalogue` keeps it."""
+
+    @property
+    def models(self) -> Sequence[ModelConfig]:
+        """The configured ones."""
+        ...
+
+    @property
+    def depths(self) -> Mapping[str, int]: ...
+
+    def seats(self) -> Mapping[str, Seat] | None:
+        """Live models; None while nobody knows."""
+        ...
+
+    def took(self, model: str) -> None:
+        """One more message waits for it."""
+        ...
+
+
 class Ingress:
     """The door of one connector."""
 
@@ -75,10 +98,13 @@ class Ingress:
         connector: ConnectorConfig,
         capabilities: Capabilities,
         metrics: Metrics,
+        house: House,
     ) -> None:
         self._bus = bus
         self._sessions = sessions
         self._config = config
+        self._house = house
+        self.recall = Recall()
         self._connector = connector
         self._capabilities = capabilities
         self._metrics = metrics
@@ -110,15 +136,56 @@ class Ingress:
         if inbound.id and (known := await self._known(request)) is not None:
             return known
         self.meter.admit(inbound.sender.id, time.monotonic())
+        last = await self._last(inbound, conversation)
+        chosen = self._route(inbound, last)
+        if chosen.kind == "image":
+            check_picture(chosen.text or _newest(inbound), inbound.attachments, self._config.limits)
         message = replace(
             inbound,
             id=request,
             channel=name,
             conversation=conversation,
-            model=route(inbound.model, self._connector.model, self._config.models),
+            text=chosen.text,
+            kind=chosen.kind,
+            model=chosen.model,
+            route=chosen.route,
             received_at=time.time(),
         )
-        return await self._store(message)
+        accepted = await self._store(message)
+        if inbound.history is None:
+            self.recall.note(conversation, Last(accepted.model, chosen.kind, last.tokens + tokens_of(chosen.text)))
+        return accepted
+
+    async def _last(self, inbound: Inbound, conversation: str) -> Last:
+        """The conversation as it was left; a request that brings its own history is as long as that."""
+        if inbound.history is not None:
+            return Last(tokens=sum(tokens_of(line.text) for line in inbound.history))
+        known = self.recall.of(conversation)
+        if known is not None or len(self._house.models) == 1:
+            return known or Last()
+        try:
+            return last_of(await self._sessions.history(self._connector.name, conversation))
+        except Retryable as error:
+            log.warning("the router does not know conversation %s: %s", conversation, error.message)
+            return Last()
+
+    def _route(self, inbound: Inbound, last: Last) -> Chosen:
+        """The model for a message. Of a history that the caller brings, the newest line asks."""
+        own = inbound.history or ()
+        asked = Asked(
+            text=inbound.text or _newest(inbound),
+            model=inbound.model,
+            kind=inbound.kind,
+            usual=self._connector.model,
+            typed=not own,
+            language=inbound.sender.language,
+            tokens=last.tokens + tokens_of(inbound.text) + tokens_of(inbound.system or ""),
+            attachments=inbound.attachments,
+            abilities=abilities_of(inbound.sampling),
+            last=last,
+        )
+        chosen = route(asked, self._house.models, self._house.seats(), self._house.depths)
+        return chosen if inbound.text else replace(chosen, text="")
 
     async def _known(self, request: str) -> Accepted | None:
         """What became of the same id when it came before."""
@@ -135,6 +202,15 @@ class Ingress:
             seq=state.seq,
         )
 
+    async def _queue_of(self, message: Inbound, seq: int) -> str:
+        """The model for which the bus holds the message that came before under the same id, if it still does."""
+        subject = subjects.inbox("*", message.channel, message.conversation)
+        try:
+            held = await self._bus.next(streams.INBOX, subject, seq)
+        except RoostError:
+            return message.model
+        return held.subject.split(".")[2] if held is not None and held.seq == seq else message.model
+
     async def _store(self, message: Inbound) -> Accepted:
         subject = subjects.inbox(message.model, message.channel, message.conversation)
         self.meter.opened(message.sender.id, message.id)
@@ -143,6 +219,8 @@ class Ingress:
         except BaseException:
             self.meter.closed(message.id)
             raise
+        if stored.duplicate:  # it may lie in the queue of another model than the one that was chosen this time
+            message = replace(message, model=await self._queue_of(message, stored.seq))
         if message.history is None:  # others are found in INBOX by their id alone
             try:
                 await self._sessions.accept(queued(message, stored.seq))
@@ -152,6 +230,8 @@ class Ingress:
             self.meter.closed(message.id)  # answered before: no reply will come to close it
             return known
         self._metrics.accepted(message.channel)
+        if not stored.duplicate:
+            self._house.took(message.model)
         return Accepted(
             request=message.id,
             conversation=message.conversation,
@@ -159,6 +239,24 @@ class Ingress:
             duplicate=stored.duplicate,
             seq=stored.seq,
         )
+
+
+def _newest(inbound: Inbound) -> str:
+    """What its sender wrote last, of a history that the caller brings."""
+    return next((line.text for line in reversed(inbound.history or ()) if line.role == "user"), "")
+
+
+def abilities_of(sampling: Sampling) -> frozenset[str]:
+    """What a request wants of its model beyond text."""
+    wants = {
+        "tools": bool(sampling.tools),
+        "format": sampling.format is not None,
+        "logprobs": sampling.logprobs is not None,
+        "n": sampling.n > 1,
+        "logit_bias": bool(sampling.logit_bias),
+        "adapter": bool(sampling.adapter),
+    }
+    return frozenset(name for name, wanted in wants.items() if wanted)
 
 
 def queued(message: Inbound, seq: int) -> RequestState:

@@ -6,14 +6,16 @@ statuses only: never a sender, a text or a path, which have no limit of variety 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from schemas.message import Outbound
+from schemas.power import LEVELS, PowerStatus
+from schemas.update import UpdateStatus
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -27,14 +29,55 @@ class _Watched(Collector):
         self.waiting: Callable[[], int] = int
         self.connections: Callable[[], int] = int
         self.queues: Callable[[], Mapping[str, int]] = dict
+        self.machines: Callable[[], Sequence[PowerStatus]] = tuple
+        self.slots: Callable[[], Sequence[UpdateStatus]] = tuple
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
         yield GaugeMetricFamily("roost_exchanges_waiting", "Clients that wait for an answer now", self.waiting())
         yield GaugeMetricFamily("roost_http_connections", "Open connections of the web server", self.connections())
         depth = GaugeMetricFamily("roost_queue_depth", "Accepted messages that are not finished", labels=["model"])
         for model, messages in self.queues().items():
             depth.add_metric([model], messages)
         yield depth
+        yield from power(self.machines())
+        yield from updates(self.slots())
+
+
+def power(machines: Sequence[PowerStatus]) -> Iterator[Metric]:
+    """What machines use. What a machine cannot read is absent, never zero."""
+    level = GaugeMetricFamily("roost_power_level", "Level of power: 0 low, 1 normal, 2 full", labels=["host"])
+    watts = GaugeMetricFamily("roost_power_watts", "What is drawn now, of what is measured", labels=["host", "source"])
+    joules = CounterMetricFamily("roost_energy_joules", "Measured since the start of the ops part", labels=["host"])
+    tokens = GaugeMetricFamily("roost_tokens_per_joule", "Over the last minute, while tokens come", labels=["host"])
+    for machine in machines:
+        level.add_metric([machine.host], LEVELS.index(machine.level))
+        if machine.watts is not None:
+            watts.add_metric([machine.host, machine.source], machine.watts)
+        if machine.joules is not None:
+            joules.add_metric([machine.host], machine.joules)
+        if machine.tokens_per_joule is not None:
+            tokens.add_metric([machine.host], machine.tokens_per_joule)
+    yield from (level, watts, joules, tokens)
+
+
+def updates(slots: Sequence[UpdateStatus]) -> Iterator[Metric]:
+    """New versions on their way. Versions are no labels: there is no end of them."""
+    phase = GaugeMetricFamily(
+        "roost_update_phase", "1 for the phase of each updater's slot", labels=["name", "site", "phase"]
+    )
+    done, size, fetched = (
+        GaugeMetricFamily(f"roost_update_{what}_bytes", about, labels=["name", "site"])
+        for what, about in (
+            ("done", "Of the version at work, on the disk"),
+            ("size", "Of the version at work, in all"),
+            ("fetched", "Of the version at work, that had to be fetched"),
+        )
+    )
+    for slot in slots:
+        phase.add_metric([slot.name, slot.site, slot.phase], 1)
+        for gauge, value in ((done, slot.done), (size, slot.size), (fetched, slot.fetched)):
+            gauge.add_metric([slot.name, slot.site], value)
+    yield from (phase, done, size, fetched)
 
 
 class Metrics:
@@ -55,6 +98,12 @@ class Metrics:
         self._refused = Counter("roost_refused", "Messages refused at the door", ["code"], registry=registry)
         self._answered = Counter("roost_answers", "Finished answers", ["model", "finish"], registry=registry)
         self._tokens = Counter("roost_tokens", "Tokens read and written", ["model", "kind"], registry=registry)
+        self._changed = Counter(
+            "roost_model_changes",
+            "Changes of a model's version, by machine",
+            ["model", "what", "site"],
+            registry=registry,
+        )
         self._queued = Histogram(
             "roost_queued_seconds", "Waiting in the queue", ["model"], buckets=SECONDS, registry=registry
         )
@@ -92,6 +141,10 @@ class Metrics:
         if timings.total_ms:
             self._total.labels(model).observe(timings.total_ms / 1000)
 
+    def changed(self, model: str, what: str, site: str) -> None:
+        """A machine has taken another version of a model into use, gone back, or refused it."""
+        self._changed.labels(model, what, site).inc()
+
     def http(self, method: str, route: str, status: int, seconds: float) -> None:
         """The web server has answered. `route` is the route's pattern."""
         self._http.labels(method if method in METHODS else "other", route, str(status)).inc()
@@ -108,6 +161,14 @@ class Metrics:
     def watch_queues(self, depths: Callable[[], Mapping[str, int]]) -> None:
         """`depths` tells, at each scrape, the unfinished messages by model."""
         self._watched.queues = depths
+
+    def watch_power(self, machines: Callable[[], Sequence[PowerStatus]]) -> None:
+        """`machines` tells, at each scrape, how the machines stand."""
+        self._watched.machines = machines
+
+    def watch_updates(self, slots: Callable[[], Sequence[UpdateStatus]]) -> None:
+        """`slots` tells, at each scrape, how the updaters' slots are."""
+        self._watched.slots = slots
 
     def render(self) -> bytes:
         """Everything in Prometheus' text format, of type `CONTENT_TYPE`."""

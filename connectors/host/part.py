@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from bus import streams
+from bus import streams, subjects
 from bus.consume import Consumer
 from bus.part import Part, run
 from bus.stop import stop
@@ -26,14 +26,18 @@ class _Line:
 
     def __init__(self, part: Part, shared: Shared, config: ConnectorConfig, place: str) -> None:
         kind = connector_class(config.type, place)
-        gateway = Gateway(config.name, part.bus, part.sessions, part.config, part.data, shared)
-        ingress = Ingress(part.bus, part.sessions, part.config, config, kind.capabilities, shared.metrics)
+        gateway = Gateway(config.name, part.bus, part.sessions, part.data, shared)
+        ingress = Ingress(
+            part.bus, part.sessions, part.config, config, kind.capabilities, shared.metrics, shared.catalogue
+        )
         gateway.ingress = ingress
         self.connector = create(config, place, kind, gateway)
         self.supervised = Supervised(self.connector, config.type, part.bus)
         self.emit = gateway.emit
         name, spec = streams.delivery_consumer(config.name, part.config.limits)
-        egress = Egress(self.connector, shared.sent, shared.exchanges, ingress.meter, shared.metrics)
+        egress = Egress(
+            self.connector, shared.sent, shared.exchanges, ingress.meter, shared.metrics, ingress.recall.answered
+        )
         self.consumer = Consumer(part.bus, streams.OUTBOX, name, spec, egress, slots=DELIVERIES_AT_ONCE)
 
 
@@ -49,10 +53,18 @@ async def _report(lines: list[_Line], shared: Shared) -> None:
         await asyncio.sleep(shared.catalogue.REFRESH_S)
 
 
+async def _follow(part: Part, shared: Shared) -> None:
+    """Take changes of the configuration up that need no restart."""
+    while True:
+        shared.configure(await part.reloaded())
+
+
 async def _body(part: Part) -> None:
     await streams.apply(part.bus, part.config)
     shared = Shared(part.bus, part.sessions, part.config)
     await shared.keys.start()
+    for what in ("swapped", "rolled_back", "refused"):
+        await part.bus.subscribe(subjects.model_events(what), shared.changed)
     lines = [
         _Line(part, shared, config, f"connectors[{i}] ({config.name})")
         for i, config in enumerate(part.config.connectors)
@@ -65,6 +77,7 @@ async def _body(part: Part) -> None:
             tasks.create_task(_report(lines, shared)),
             tasks.create_task(shared.exchanges.watch()),
             tasks.create_task(shared.sent.run()),
+            tasks.create_task(_follow(part, shared)),
         ]
         for line in lines:
             tasks.create_task(line.consumer.run(delivered))

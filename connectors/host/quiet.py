@@ -20,6 +20,7 @@ from schemas.config import Config, ModelConfig
 from schemas.message import Attachment, Delta, Inbound, Outbound, RequestState, token
 from schemas.model import ModelStatus
 from schemas.session import Entry, SessionInfo
+from schemas.update import UpdateStatus
 
 
 class Exchange:
@@ -93,6 +94,9 @@ class QuietHost:
 
     def models(self) -> Sequence[ModelStatus]:
         return (ModelStatus(name="echo", type="echo", worker="contract", state="ready"),)
+
+    def updates(self) -> Sequence[UpdateStatus]:
+        return ()
 
     async def verify_key(self, key: str) -> str | None:
         return self.keys.get(key)

@@ -1,27 +1,30 @@
-"""From what the bus says to the words of OpenAI's API: pure, no I/O.
-
-What always holds: what a stream has sent is a beginning of the answer that is kept; where a new attempt writes
-something else, `Continuation` raises `Diverged` instead of gluing two answers together.
-"""
+"""From what the bus says to the words of OpenAI's API: pure, no I/O. Streams are made in `chunks.py`."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Sequence
-from typing import Any
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
 
+from connectors.openai.embedding import embeddings_body
+from connectors.openai.logprobs import Offsets, chat_logprobs, completion_logprobs
+from connectors.openai.pictures import EVENT, Shown, images_body, linked
 from schemas.errors import Rejected, Retryable, RoostError
-from schemas.message import Delta, Kind, Outbound, Problem, RequestState, Usage
+from schemas.message import Choice, Outbound, Problem, RequestState, ToolCall, Usage
 from schemas.model import ModelStatus
 
 encode = msgspec.json.Encoder().encode
 
+Shape = Literal["chat", "completion", "embedding", "image"]
+"""The endpoint whose words an answer is told in; it travels in the request's `reply`."""
 PASSING = frozenset({"busy", "disconnected", "draining", "exhausted", "queue_full", "timeout", "unavailable"})
 """Codes of an answer's problem after which the same request may succeed."""
-PREFIX: dict[Kind, str] = {"chat": "chatcmpl-", "completion": "cmpl-"}
-OBJECT: dict[Kind, str] = {"chat": "chat.completion", "completion": "text_completion"}
+PREFIX: dict[Shape, str] = {"chat": "chatcmpl-", "completion": "cmpl-", "embedding": "embd-", "image": "img-"}
+OBJECT: dict[Shape, str] = {
+    "chat": "chat.completion", "completion": "text_completion", "embedding": "list", "image": "list",
+}  # fmt: skip
 TYPE = {
     403: "permission_error",
     429: "rate_limit_error",
@@ -29,25 +32,55 @@ TYPE = {
     503: "server_error",
     504: "server_error",
 }
-CODE = {"unauthenticated": "invalid_api_key", "unknown_model": "model_not_found"}
-PARAM = {"unknown_model": "model"}
-DONE = b"data: [DONE]\n\n"
-COMMENT = b": waiting\n\n"
-
-
-class Diverged(RoostError):
-    """A new attempt began differently from what the client has already read."""
-
-    code = "diverged"
+CODE = {
+    "unauthenticated": "invalid_api_key",
+    "unknown_model": "model_not_found",
+    "context_overflow": "context_length_exceeded",
+}
+PARAM = {
+    "unknown_model": "model",
+    "unknown_adapter": "adapter",
+    "bad_format": "response_format",
+    "bad_tools": "tools",
+    "context_overflow": "messages",
+}
+FIELD = re.compile(r"([a-z_]+)([\[.][^:\s]*)?(?=:? )")
+"""How refusals of admission and of workers begin: with the name of the field."""
+THEIRS = {
+    "attachments": "image", "format": "response_format", "inputs": "input", "negative": "negative_prompt",
+    "text": "prompt",
+}  # fmt: skip
+"""Fields that OpenAI calls otherwise than Roost does."""
+FIELDS = frozenset({
+    "adapter", "attachments", "format", "frequency_penalty", "guidance", "input", "inputs", "kind", "logit_bias",
+    "logprobs", "max_tokens", "messages", "min_p", "n", "negative", "presence_penalty", "scheduler", "seed", "size",
+    "steps", "stop", "strength", "temperature", "text", "tool_choice", "tools", "top_p",
+})  # fmt: skip
 
 
 def error_body(status: int, error: RoostError) -> bytes:
     """OpenAI's shape of an error."""
-    param = getattr(error, "param", None) or PARAM.get(error.code)
+    message, param = error.message, getattr(error, "param", None)
+    if param is None and isinstance(error, Rejected):
+        message, param = _named(error.message)
+    param = param or PARAM.get(error.code)
     kind = TYPE.get(status, "invalid_request_error")
-    return encode(
-        {"error": {"message": error.message, "type": kind, "param": param, "code": CODE.get(error.code, error.code)}}
-    )
+    return encode({"error": {"message": message, "type": kind, "param": param, "code": code_of(error.code)}})
+
+
+def code_of(code: str) -> str:
+    """OpenAI's word for one of ours, where it has one."""
+    return CODE.get(code, code)
+
+
+def _named(message: str) -> tuple[str, str | None]:
+    """The sentence, and the parameter it begins with, in OpenAI's word."""
+    found = FIELD.match(message)
+    if found is None or found[1] not in FIELDS:
+        return message, None
+    theirs = THEIRS.get(found[1], found[1])
+    param = theirs if theirs == "response_format" else theirs + (found[2] or "")
+    return param + message[found.end() :], param
 
 
 def error_event(status: int, error: RoostError, request: str) -> bytes:
@@ -83,128 +116,89 @@ def usage_of(usage: Usage) -> dict[str, Any]:
 
 def roost_of(outbound: Outbound, notes: Sequence[str] = ()) -> dict[str, Any]:
     """What OpenAI's shape has no place for."""
+    route = outbound.route
     return {
         "request": outbound.id,
         "version": outbound.version,
+        "route": None if route is None else {name: getattr(route, name) for name in route.__struct_fields__},
         "timings": {
             "queued_ms": outbound.timings.queued_ms,
             "first_token_ms": outbound.timings.first_token_ms,
             "total_ms": outbound.timings.total_ms,
         },
         "notes": [*outbound.notes, *notes],
+        **({"pictures": msgspec.to_builtins(outbound.attachments)} if outbound.attachments else {}),
     }
 
 
-def whole(kind: Kind, outbound: Outbound, created: int, notes: Sequence[str] = ()) -> dict[str, Any]:
-    """The answer as one object."""
-    choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": outbound.finish}
-    if kind == "chat":
-        choice["message"] = {"role": "assistant", "content": outbound.text, "refusal": None}
-    else:
-        choice["text"] = outbound.text
+def answers_of(outbound: Outbound) -> tuple[Choice, ...]:
+    """All answers to the prompt, the first one first."""
+    first = Choice(
+        text=outbound.text, finish=outbound.finish, tool_calls=outbound.tool_calls, logprobs=outbound.logprobs
+    )
+    return (first, *outbound.more)
+
+
+def calls_of(calls: Iterable[ToolCall]) -> list[dict[str, Any]]:
+    """Tool calls in OpenAI's shape."""
+    return [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in calls
+    ]
+
+
+def whole(
+    reply: Mapping[str, str],
+    outbound: Outbound,
+    created: int,
+    notes: Sequence[str] = (),
+    shown: Sequence[Shown] = (),
+) -> dict[str, Any]:
+    """The answer as one object, in the words of the endpoint that `reply` names. `shown`: its pictures."""
+    shape = shape_of(reply)
+    if shape == "image":
+        return images_body(outbound, reply, shown, created, roost_of(outbound, notes))
+    if shape == "embedding":
+        body, more = embeddings_body(outbound, reply)
+        return {**body, "roost": roost_of(outbound, (*notes, *more))}
+    outbound = linked(outbound, shown)
     return {
-        "id": PREFIX[kind] + outbound.id,
-        "object": OBJECT[kind],
+        "id": PREFIX[shape] + outbound.id,
+        "object": OBJECT[shape],
         "created": created,
         "model": outbound.model,
         "system_fingerprint": outbound.version or None,
-        "choices": [choice],
+        "choices": [_choice(shape, i, answer) for i, answer in enumerate(answers_of(outbound))],
         "usage": usage_of(outbound.usage),
         "roost": roost_of(outbound, notes),
     }
 
 
-class Chunks:
-    """Makes the events of one stream. All but the text is encoded once: a chunk costs one encoding of its text."""
-
-    def __init__(self, kind: Kind, request: str, model: str, *, include_usage: bool) -> None:
-        self.kind = kind
-        self.include_usage = include_usage
-        self._base: dict[str, Any] = {
-            "id": PREFIX[kind] + request,
-            "object": "chat.completion.chunk" if kind == "chat" else OBJECT[kind],
-            "created": int(time.time()),
-            "model": model,
-        }
-        head = b"data: " + encode(self._base)[:-1]
-        tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
-        opening = b',"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]'
-        self.first = head + opening + tail if kind == "chat" else b""
-        name = b'"delta":{"content":' if kind == "chat" else b'"text":'
-        self._before = head + b',"choices":[{"index":0,' + name
-        self._after = (b"}" if kind == "chat" else b"") + b',"finish_reason":null}]' + tail
-
-    def text(self, text: str) -> bytes:
-        return self._before + encode(text) + self._after
-
-    def last(self, outbound: Outbound, notes: Sequence[str] = ()) -> bytes:
-        """The finish chunk, the usage if asked for, and the end."""
-        choice: dict[str, Any] = {"index": 0, "finish_reason": outbound.finish}
-        if self.kind == "chat":
-            choice["delta"] = {}
-        else:
-            choice["text"] = ""
-        end: dict[str, Any] = {**self._base, "choices": [choice], "roost": roost_of(outbound, notes)}
-        if not self.include_usage:
-            return b"data: " + encode(end) + b"\n\n" + DONE
-        usage = {**self._base, "choices": [], "usage": usage_of(outbound.usage)}
-        return b"data: " + encode({**end, "usage": None}) + b"\n\ndata: " + encode(usage) + b"\n\n" + DONE
+def shape_of(reply: Mapping[str, str]) -> Shape:
+    kind = reply.get("kind")
+    if kind in EVENT:
+        return "image"
+    return "completion" if kind == "completion" else "embedding" if kind == "embedding" else "chat"
 
 
-class Continuation:
-    """Which part of each piece is new to a client that must read one answer, over all attempts and gaps."""
-
-    def __init__(self) -> None:
-        self._sent: list[str] = []
-        self._length = 0
-        self._attempt = 0
-        self._again: str | None = None
-        """While a new attempt repeats what was sent: all of that; else None."""
-        self._at = 0
-
-    def piece(self, delta: Delta) -> str:
-        """The new text in `delta`, often all of it. Raises `Diverged`."""
-        if delta.attempt < self._attempt or not delta.text:
-            return ""
-        if delta.attempt > self._attempt:
-            self._attempt, self._at = delta.attempt, 0
-            self._again = "".join(self._sent) if self._length else None
-        if delta.at > self._at:
-            return ""  # a piece was lost on the way; the final answer brings it
-        text = delta.text[self._at - delta.at :]
-        self._at += len(text)
-        if self._again is not None:
-            begin = self._at - len(text)
-            known = self._again[begin : self._at]
-            if not text.startswith(known):
-                raise _diverged()
-            text = text[len(known) :]
-            if self._at >= self._length:
-                self._again = None
-        return self._keep(text)
-
-    def rest(self, text: str) -> str:
-        """What is still missing of the final `text`. Raises `Diverged`."""
-        sent = "".join(self._sent)
-        if text.startswith(sent):
-            return self._keep(text[len(sent) :])
-        if sent.startswith(text) and not sent[len(text) :].strip():
-            return ""  # the final answer is trimmed
-        raise _diverged()
-
-    def _keep(self, text: str) -> str:
-        if text:
-            self._sent.append(text)
-            self._length += len(text)
-        return text
+def _choice(shape: Shape, index: int, answer: Choice) -> dict[str, Any]:
+    if shape == "completion":
+        logprobs = completion_logprobs(answer.logprobs, Offsets())
+        return {"index": index, "text": answer.text, "logprobs": logprobs, "finish_reason": answer.finish}
+    content = None if answer.tool_calls and not answer.text else answer.text
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    if answer.tool_calls:
+        message["tool_calls"] = calls_of(answer.tool_calls)
+    return {
+        "index": index,
+        "message": message,
+        "logprobs": chat_logprobs(answer.logprobs),
+        "finish_reason": answer.finish,
+    }
 
 
-def _diverged() -> Diverged:
-    return Diverged("the model was restarted and now answers differently; fetch the whole answer by its request id")
-
-
-def state_body(state: RequestState) -> dict[str, Any]:
-    """`GET /v1/requests/{id}`: the state, and the answer in its own shape once there is one."""
+def state_body(state: RequestState, shown: Sequence[Shown] = ()) -> dict[str, Any]:
+    """`GET /v1/requests/{id}`: the state, and the answer in its own shape once there is one, with its pictures."""
     body: dict[str, Any] = {
         "id": state.id,
         "object": "roost.request",
@@ -217,12 +211,14 @@ def state_body(state: RequestState) -> dict[str, Any]:
         "error": None,
     }
     if state.reply is not None:
-        kind: Kind = "completion" if state.reply.reply.get("kind") == "completion" else "chat"
         problem = failure(state.reply)
+        try:
+            if problem is None or state.reply.text:
+                body["response"] = whole(state.reply.reply, state.reply, int(state.updated_at), shown=shown)
+        except RoostError as error:  # vectors that cannot be written as they were asked for
+            problem = error
         if problem is not None:
             body["error"] = {"code": problem.code, "message": problem.message}
-        if problem is None or state.reply.text:
-            body["response"] = whole(kind, state.reply, int(state.updated_at))
     return body
 
 
@@ -244,6 +240,8 @@ def models_of(statuses: Iterable[ModelStatus], created: int) -> list[dict[str, A
                 "state": status.state,
                 "version": status.version,
                 "context": status.context,
+                "kinds": status.kinds,
+                "abilities": status.abilities,
                 "description": status.description,
                 "reason": status.reason,
             },

@@ -1,51 +1,30 @@
 """From the bytes of an OpenAI request to an `Inbound`: pure, no I/O.
 
 Unknown fields are ignored, as clients send many; wrong types and values are refused with the path of the parameter.
-What Roost cannot do yet is refused by name and never ignored, when ignoring it would change the answer's meaning.
+What Roost cannot do is refused by name and never ignored, when ignoring it would change the answer's meaning; limits
+that all connectors share are admission's business.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-from schemas.errors import Rejected
-from schemas.message import Inbound, Message, Role, Sampling, Sender
+from connectors.openai.conversation import ChatMessage, ToolChoice, ToolSpec, conversation_of, tool_choice_of, tools_of
+from connectors.openai.decode import bad, decode, refuse
+from connectors.openai.format import ResponseFormat, Schema, format_of
+from schemas.message import Inbound, Sampling, Sender
 
 STOPS_MAX = 16
-ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Unit = Annotated[float, Meta(ge=0, le=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Stop = Annotated[str, Meta(max_length=256)]
-
-
-class BadParameter(Rejected):
-    """A refusal that names the parameter, as OpenAI's errors do."""
-
-    def __init__(self, message: str, param: str | None = None, *, code: str = "invalid_value") -> None:
-        super().__init__(message, code=code)
-        self.param = param
-
-
-class ImageUrl(Struct, frozen=True):
-    url: str = ""
-
-
-class Part(Struct, frozen=True):
-    type: str
-    text: str | None = None
-    image_url: ImageUrl | None = None
-
-
-class ChatMessage(Struct, frozen=True):
-    role: str
-    content: str | list[Part] | None = None
-    tool_calls: Any = None
-    function_call: Any = None
+Top = Annotated[int, Meta(ge=0, le=20)]
 
 
 class StreamOptions(Struct, frozen=True):
@@ -53,7 +32,9 @@ class StreamOptions(Struct, frozen=True):
 
 
 class _Common(Struct, frozen=True, kw_only=True):
-    """Parameters of both generating endpoints. `top_k`, `min_p`, `repeat_penalty` and `ignore_eos` are extensions."""
+    """Parameters of both generating endpoints. Extensions: `top_k`, `min_p`, `repeat_penalty`, `ignore_eos`, `adapter`,
+    and llama-server's `json_schema` and `grammar`.
+    """
 
     model: str | None = None
     stream: bool | None = None
@@ -68,70 +49,86 @@ class _Common(Struct, frozen=True, kw_only=True):
     stop: Stop | Annotated[list[Stop], Meta(max_length=STOPS_MAX)] | None = None
     ignore_eos: bool | None = None
     user: Annotated[str, Meta(max_length=256)] | None = None
-    n: int | None = None
+    n: Annotated[int, Meta(ge=1)] | None = None
     logit_bias: dict[str, float] | None = None
-    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
-    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
-
-
-class ResponseFormat(Struct, frozen=True):
-    type: str
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    adapter: str | None = None
+    response_format: ResponseFormat | None = None
+    json_schema: Schema | None = None
+    grammar: str | None = None
+    lora: Any = None
+    mirostat: Any = None
+    typical_p: Any = None
+    dry_multiplier: Any = None
+    xtc_probability: Any = None
+    dynatemp_range: Any = None
 
 
 class ChatRequest(_Common, frozen=True, kw_only=True):
+    """Body of `POST /v1/chat/completions`; `kind` is an extension."""
+
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    kind: Literal["auto", "chat", "code", "long"] | None = None
     max_completion_tokens: Count | None = None
-    response_format: ResponseFormat | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
-    tools: list[Any] | None = None
+    top_logprobs: Top | None = None
+    tools: list[ToolSpec] | None = None
+    tool_choice: str | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     functions: list[Any] | None = None
     modalities: list[str] | None = None
     audio: Any = None
+    web_search_options: Any = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: Any = None
+    verbosity: Any = None
 
 
 class CompletionRequest(_Common, frozen=True, kw_only=True):
+    """Body of `POST /v1/completions`."""
+
     prompt: str | list[Any]
     echo: bool | None = None
     suffix: str | None = None
     best_of: int | None = None
-    logprobs: int | None = None
+    logprobs: Top | None = None
 
 
-R = TypeVar("R", ChatRequest, CompletionRequest)
+NO_EFFECT = (
+    "mirostat", "typical_p", "dry_multiplier", "xtc_probability", "dynatemp_range", "reasoning_effort", "verbosity",
+)  # fmt: skip
+"""Parameters that only change the odds: taken, and told to have no effect."""
 _CHAT = msgspec.json.Decoder(ChatRequest)
 _COMPLETION = msgspec.json.Decoder(CompletionRequest)
 
 
 def chat(body: bytes) -> ChatRequest:
     """Decode and check the body of `POST /v1/chat/completions`; raises `BadParameter`."""
-    request = _decode(_CHAT, body)
-    _refuse(
-        (bool(request.tools), "tools", "tools"),
-        (bool(request.functions), "functions", "functions"),
-        (bool(request.logprobs) or bool(request.top_logprobs), "logprobs", "log probabilities"),
+    request = decode(_CHAT, body)
+    if request.functions:
+        raise bad("functions", "functions of the old kind are not supported; send tools", code="unsupported")
+    refuse(
         (request.audio is not None, "audio", "audio"),
         (any(m != "text" for m in request.modalities or ()), "modalities", "modalities other than text"),
+        (request.web_search_options is not None, "web_search_options", "searching the web"),
+        (bool(request.continue_final_message), "continue_final_message", "continuing an answer that is begun"),
+        (bool(request.chat_template_kwargs), "chat_template_kwargs", "changing the model's chat template"),
     )
-    if request.response_format is not None and request.response_format.type != "text":
-        raise BadParameter(
-            f'response_format {{"type": "{_short(request.response_format.type)}"}} is not supported yet: '
-            'leave it out or send {"type": "text"}',
-            "response_format",
-            code="unsupported",
-        )
+    if request.top_logprobs is not None and not request.logprobs:
+        raise bad("top_logprobs", "needs logprobs: true")
     _refuse_common(request)
     return request
 
 
 def completion(body: bytes) -> CompletionRequest:
     """Decode and check the body of `POST /v1/completions`; raises `BadParameter`."""
-    request = _decode(_COMPLETION, body)
-    _refuse(
+    request = decode(_COMPLETION, body)
+    refuse(
         (bool(request.echo), "echo", "echoing the prompt"),
         (bool(request.suffix), "suffix", "a suffix"),
-        (request.best_of not in (None, 1), "best_of", "best_of other than 1"),
-        (request.logprobs is not None, "logprobs", "log probabilities"),
+        (request.best_of not in (None, request.n or 1), "best_of", "best_of other than n"),
     )
     _refuse_common(request)
     return request
@@ -140,13 +137,21 @@ def completion(body: bytes) -> CompletionRequest:
 def chat_inbound(request: ChatRequest, *, id: str, key: str) -> Inbound:
     """The message for the bus. The caller brings the conversation along: ingress makes each request one of its own."""
     limit = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
+    sampling = msgspec.structs.replace(
+        _sampling(request, limit),
+        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        tools=tools_of(request.tools or ()),
+        tool_choice=tool_choice_of(request.tool_choice),
+        parallel_tool_calls=request.parallel_tool_calls is not False,
+    )
     return Inbound(
         id=id,
         conversation="",
-        sender=Sender(id=_sender(key, request.user), name=request.user or key, application=key),
-        history=tuple(_message(i, message) for i, message in enumerate(request.messages)),
+        sender=sender_of(key, request.user),
+        history=conversation_of(request.messages),
+        kind=request.kind or "auto",
         model=request.model or "",
-        sampling=_sampling(request, limit),
+        sampling=sampling,
         stream=bool(request.stream),
         reply={"kind": "chat"},
     )
@@ -157,19 +162,19 @@ def completion_inbound(request: CompletionRequest, *, id: str, key: str) -> Inbo
     prompt = request.prompt
     if isinstance(prompt, list):
         if len(prompt) != 1 or not isinstance(prompt[0], str):
-            raise BadParameter("prompt: send one string; several prompts or tokens are not supported", "prompt")
+            raise bad("prompt", "send one string; several prompts or tokens are not supported")
         prompt = prompt[0]
     if not prompt:
-        raise BadParameter("prompt: the text is empty", "prompt", code="empty")
+        raise bad("prompt", "the text is empty", code="empty")
     return Inbound(
         id=id,
         conversation="",
-        sender=Sender(id=_sender(key, request.user), name=request.user or key, application=key),
+        sender=sender_of(key, request.user),
         text=prompt,
         history=(),  # a request of its own: no session is read or written
         kind="completion",
         model=request.model or "",
-        sampling=_sampling(request, request.max_tokens),
+        sampling=msgspec.structs.replace(_sampling(request, request.max_tokens), logprobs=request.logprobs),
         stream=bool(request.stream),
         reply={"kind": "completion"},
     )
@@ -177,44 +182,17 @@ def completion_inbound(request: CompletionRequest, *, id: str, key: str) -> Inbo
 
 def ignored(request: ChatRequest | CompletionRequest) -> tuple[str, ...]:
     """Sentences about parameters that were accepted and have no effect."""
-    names = [name for name in ("presence_penalty", "frequency_penalty") if getattr(request, name)]
-    return tuple(f"{name} has no effect here; repeat_penalty has" for name in names)
+    return tuple(f"{name} has no effect here" for name in NO_EFFECT if getattr(request, name, None))
 
 
-def _decode(decoder: msgspec.json.Decoder[R], body: bytes) -> R:
-    try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        what, _, where = str(error).replace("`", "").partition(" - at ")
-        what = what[:1].lower() + what[1:]
-        param = where.removeprefix("$").lstrip(".")
-        if not param and what.startswith("object missing required field "):
-            param = what.removeprefix("object missing required field ")
-        raise BadParameter(f"{param}: {what}" if param else f"the body: {what}", param or None) from None
-    except UnicodeDecodeError:
-        raise BadParameter("the body is not valid UTF-8", code="invalid_json") from None
-    except RecursionError:
-        raise BadParameter("the body is nested too deeply", code="invalid_json") from None
-    except msgspec.DecodeError as error:
-        raise BadParameter(f"the body is not valid JSON: {error}", code="invalid_json") from None
-
-
-def _refuse(*checks: tuple[bool, str, str]) -> None:
-    for asked, param, what in checks:
-        if asked:
-            raise BadParameter(f"{param}: {what} is not supported here; leave it out", param, code="unsupported")
+def sender_of(key: str, user: str | None) -> Sender:
+    """The API key, and the caller's own user below it; a key's name has no slash."""
+    return Sender(id=f"{key}/{user}" if user else key, name=user or key, application=key)
 
 
 def _refuse_common(request: ChatRequest | CompletionRequest) -> None:
-    _refuse(
-        (request.n not in (None, 1), "n", "a number of answers other than 1"),
-        (bool(request.logit_bias), "logit_bias", "logit_bias"),
-    )
-
-
-def _sender(key: str, user: str | None) -> str:
-    """The API key, and the caller's own user below it; a key's name has no slash."""
-    return f"{key}/{user}" if user else key
+    if request.lora:
+        raise bad("lora", "adapters are chosen by their name; send adapter", code="unsupported")
 
 
 def _sampling(request: ChatRequest | CompletionRequest, max_tokens: int | None) -> Sampling:
@@ -229,37 +207,10 @@ def _sampling(request: ChatRequest | CompletionRequest, max_tokens: int | None) 
         seed=None if request.seed is None else request.seed % 2**32,  # OpenAI's seeds have 64 bits, engines take 32
         stop=tuple(s for s in stop if s),
         ignore_eos=bool(request.ignore_eos),
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        logit_bias=request.logit_bias or {},
+        n=request.n or 1,
+        format=format_of(request.response_format, request.json_schema, request.grammar),
+        adapter=request.adapter or "",
     )
-
-
-def _message(index: int, message: ChatMessage) -> Message:
-    place = f"messages[{index}]"
-    if message.role in ("tool", "function") or message.tool_calls or message.function_call:
-        raise BadParameter(f"{place}: tool calls are not supported here", place, code="unsupported")
-    role = ROLES.get(message.role)
-    if role is None:
-        raise BadParameter(
-            f"{place}.role: expected system, developer, user or assistant, got {_short(message.role)!r}",
-            f"{place}.role",
-        )
-    if message.content is None:
-        raise BadParameter(f"{place}.content: expected a text", f"{place}.content")
-    if isinstance(message.content, str):
-        return Message(role, message.content)
-    return Message(role, "\n".join(_part(f"{place}.content[{j}]", part) for j, part in enumerate(message.content)))
-
-
-def _part(place: str, part: Part) -> str:
-    if part.type == "text" and part.text is not None:
-        return part.text
-    if part.type == "text":
-        raise BadParameter(f"{place}.text: expected a text", f"{place}.text")
-    if part.type == "image_url":
-        raise BadParameter(f"{place}: the models here take no images; send text", place, code="unsupported")
-    raise BadParameter(f"{place}.type: {_short(part.type)!r} is not supported; send text", f"{place}.type")
-
-
-def _short(text: str) -> str:
-    """A caller's word for an error message: cut, and without what a terminal or log would obey."""
-    cut = text if len(text) <= 40 else text[:40] + "…"
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut)

@@ -7,15 +7,18 @@ own status. What always holds: no event is written after the end, and two writer
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
 
 from aiohttp import web
 
 from connectors import Exchange
 from connectors.host.http import HEADERS
-from connectors.openai.reply import COMMENT, Chunks, Continuation, failure
+from connectors.openai.chunks import COMMENT
+from connectors.openai.pictures import Shown
+from connectors.openai.reply import failure
 from schemas.errors import Retryable, RoostError
-from schemas.message import Delta
+from schemas.message import Delta, Outbound
 
 BEAT_S = 15.0  # proxies close a silent connection after 30 to 60 s
 
@@ -59,15 +62,27 @@ class EventStream:
                 await asyncio.sleep(self._beat_s - silent)
 
 
+class Script(Protocol):
+    """What a client has been told of one answer, and the events that tell it the rest."""
+
+    def piece(self, delta: Delta) -> bytes: ...
+
+    def end(self, outbound: Outbound, notes: Sequence[str], shown: Sequence[Shown]) -> bytes: ...
+
+
+Show = Callable[[Outbound], Awaitable[Sequence[Shown]]]
+"""The pictures of an answer, as its client is to be shown them."""
+
+
 async def relay(
-    exchange: Exchange, chunks: Chunks, events: EventStream, notes: tuple[str, ...], limit_s: float
+    exchange: Exchange, script: Script, events: EventStream, notes: tuple[str, ...], limit_s: float, show: Show
 ) -> RoostError | ConnectionError | None:
     """Send the answer to its end. What went wrong is returned: the caller knows if a status can still be sent."""
     async with asyncio.TaskGroup() as group:
         beat = group.create_task(events.beat())
         try:
             async with asyncio.timeout(limit_s):
-                return await _relay(exchange, chunks, events, notes)
+                return await _relay(exchange, script, events, notes, show)
         except TimeoutError:
             return Retryable("the answer did not come in time; fetch it later by its request id", code="timeout")
         except (RoostError, ConnectionError) as error:
@@ -76,20 +91,17 @@ async def relay(
             beat.cancel()
 
 
-async def _relay(exchange: Exchange, chunks: Chunks, events: EventStream, notes: tuple[str, ...]) -> RoostError | None:
-    continuation = Continuation()
-    opening = chunks.first
+async def _relay(
+    exchange: Exchange, script: Script, events: EventStream, notes: tuple[str, ...], show: Show
+) -> RoostError | None:
     async for item in exchange:
         if isinstance(item, Delta):
-            text = continuation.piece(item)
-            if text:
-                await events.send(opening + chunks.text(text))
-                opening = b""
+            if data := script.piece(item):
+                await events.send(data)
             continue
         problem = failure(item)
         if problem is not None:
             return problem
-        text = continuation.rest(item.text)
-        await events.send(opening + (chunks.text(text) if text else b"") + chunks.last(item, notes))
+        await events.send(script.end(item, notes, await show(item)))
         return None
     return Retryable("the answer did not come; fetch it later by its request id")

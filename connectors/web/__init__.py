@@ -3,7 +3,10 @@
     __init__.py  routes, cookies and headers      login.py   who may enter, and from where
     api.py       what a page may ask              stream.py  followers of open requests, listening pages
     answer.py    one open request                 render.py  Markdown to safe blocks
-    attachment.py  what images really are         static/    the page: HTML, CSS and ES modules as they are
+    attachment.py  what images really are         preview.py  the frame for an answer's HTML
+    models.py    models and their new versions    wish.py    what may be asked of a picture
+    painting.py  how far a picture is
+    static/      the page: HTML, CSS and ES modules as they are
 
 What always holds: nothing but the login and the page's own files is answered without a valid cookie; nothing changes
 on a request that another site could have sent; the browser loads nothing from another host.
@@ -21,7 +24,7 @@ from cryptography.fernet import Fernet
 
 from connectors import Capabilities, Connector, ConnectorSettings, Emit, Host, Outbound
 from connectors.host.http import read_body
-from connectors.web import attachment, files, login
+from connectors.web import attachment, files, login, preview
 from connectors.web.api import Again, Api, Login, NewMessage, decode
 from connectors.web.stream import Feed
 from schemas.errors import AuthFailed, Rejected
@@ -40,6 +43,7 @@ POLICY = "; ".join(
         "connect-src 'self'",
         "font-src 'self'",
         "manifest-src 'self'",
+        "frame-src 'self'",
         "base-uri 'none'",
         "form-action 'self'",
         "frame-ancestors 'none'",
@@ -83,6 +87,7 @@ class WebConnector(Connector):
         return (
             web.get("/", self._at_home(self._page)),
             web.get("/static/{path:.+}", self._at_home(self._file)),
+            web.get("/preview", self._at_home(self._preview)),
             web.post("/api/login", self._at_home(self._login)),
             web.post("/api/logout", self._own(self._logout)),
             web.get("/api/me", self._own(self._me)),
@@ -151,6 +156,9 @@ class WebConnector(Connector):
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         return self._serve(request, request.match_info["path"])
+
+    async def _preview(self, request: web.Request) -> web.StreamResponse:
+        return preview.document()
 
     def _serve(self, request: web.Request, path: str) -> web.StreamResponse:
         """One static file; browsers ask each time whether it changed."""
@@ -252,7 +260,7 @@ class WebConnector(Connector):
         data = await self.host.fetch(sha256) if attachment.SHA256.fullmatch(sha256) else None
         if data is None:
             raise Rejected("no such attachment", code="not_found")
-        return web.Response(body=data, headers=attachment.headers(data, sha256))
+        return web.Response(body=data, headers=attachment.headers(data, sha256, request.query.get("save_as", "")))
 
     # Events
 

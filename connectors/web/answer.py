@@ -10,8 +10,10 @@ import asyncio
 
 from msgspec import Struct, field
 
+from connectors.web.painting import Easel, Painting
 from connectors.web.render import Blocks
-from schemas.message import Attachment, Delta, Outbound, Problem, State, Timings, Usage
+from schemas.message import Attachment, Delta, Outbound, Problem, Route, State, Timings, Usage
+from schemas.picture import Drawing
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -24,6 +26,9 @@ class Asked(Struct, frozen=True, kw_only=True):
     model: str = ""
     attachments: tuple[Attachment, ...] = ()
     at: float = 0.0
+    drawing: Drawing = Drawing()
+    n: int = 1
+    """Of pictures; with `drawing.size` it is the room that they will take."""
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
@@ -33,6 +38,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     state: State
     place: int | None
     html: list[str]
+    painting: Painting | None
 
 
 class Progress(Struct, frozen=True, kw_only=True):
@@ -65,6 +71,7 @@ class Final(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     attachments: tuple[Attachment, ...]
     error: Problem | None
+    route: Route | None
     start: int = field(name="from")
 
 
@@ -78,15 +85,22 @@ class Answer:
         self.attempt = 0
         self.blocks = Blocks()
         self.ended = asyncio.Event()
+        self.easel: Easel | None = None
         self._text = ""
         self._from = 0
 
-    def apply(self, delta: Delta) -> bool:
-        """Take one delta; returns whether the state or the place changed. Deltas of an older attempt are ignored."""
+    def apply(self, delta: Delta, now: float = 0.0) -> bool:
+        """Take one delta; returns whether the state or the place changed. Deltas of an older attempt are ignored.
+
+        `now`: seconds of a clock that only goes forward, for the pace of pictures.
+        """
         if delta.attempt < self.attempt:
             return False
         if delta.attempt > self.attempt:
-            self.attempt, self._text, self._from = delta.attempt, "", 0
+            self.attempt, self._text, self._from, self.easel = delta.attempt, "", 0, None
+        if delta.progress is not None:
+            self.easel = self.easel or Easel(self.asked.request, self.asked.conversation)
+            self.easel.take(delta.progress, now)
         if delta.text:
             at = delta.at - self._from
             if 0 <= at <= len(self._text):
@@ -98,7 +112,12 @@ class Answer:
         return before != (self.state, self.place)
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(asked=self.asked, state=self.state, place=self.place, html=self.blocks.html)
+        return Snapshot(
+            asked=self.asked, state=self.state, place=self.place, html=self.blocks.html, painting=self.painting()
+        )
+
+    def painting(self) -> Painting | None:
+        return self.easel.shown() if self.easel is not None else None
 
     def render(self) -> Patch:
         """Bring the blocks up to the text so far."""
@@ -131,4 +150,5 @@ class Answer:
             notes=outbound.notes,
             attachments=outbound.attachments,
             error=outbound.error,
+            route=outbound.route,
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TypeVar
 
 import msgspec
@@ -15,19 +15,17 @@ from msgspec import Struct
 
 from connectors import Host, Inbound
 from connectors.web.answer import Answer, Asked, Snapshot
+from connectors.web.models import NOT_FOR_CHAT, Model, models, paints
 from connectors.web.render import whole
 from connectors.web.stream import OWNER, Feed
+from connectors.web.wish import DrawingWish, SamplingWish
 from schemas.errors import Rejected
-from schemas.message import Attachment, Problem, RequestState, Role, Sender, State
-from schemas.model import ModelState, ModelStatus
+from schemas.message import Attachment, Problem, RequestState, Role, Route, Sender, State
 from schemas.session import Entry, SessionInfo
 
 ID_CHARS_MAX = 128
 TITLE_CHARS_MAX = 80
 STOP_WAIT_S = 5.0
-NOT_FOR_CHAT = frozenset({"embedding"})
-"""Backends whose models answer no conversation."""
-
 T = TypeVar("T", bound=Struct)
 
 
@@ -43,15 +41,22 @@ class NewMessage(Struct, frozen=True, kw_only=True):
     model: str = ""
     attachments: tuple[Attachment, ...] = ()
     language: str = ""
+    drawing: DrawingWish = DrawingWish()
+    sampling: SamplingWish = SamplingWish()
 
 
 class Again(Struct, frozen=True, kw_only=True):
-    """Ask question `request` again as a new one with `id`; what came after it is dropped."""
+    """Ask question `request` again as a new one with `id`; what came after it is dropped.
+
+    A conversation keeps no wishes about pictures, so they come along anew.
+    """
 
     id: str
     request: str
     model: str = ""
     language: str = ""
+    drawing: DrawingWish = DrawingWish()
+    sampling: SamplingWish = SamplingWish()
 
 
 class Taken(Struct, frozen=True, kw_only=True):
@@ -60,17 +65,6 @@ class Taken(Struct, frozen=True, kw_only=True):
     state: State
     place: int | None
     duplicate: bool
-
-
-class Model(Struct, frozen=True, kw_only=True):
-    """One line of the model picker, over all workers that serve it."""
-
-    name: str
-    type: str
-    state: ModelState
-    reason: str
-    description: str
-    default: bool
 
 
 class Line(Struct, frozen=True, kw_only=True):
@@ -86,6 +80,7 @@ class Line(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     attachments: tuple[Attachment, ...]
     error: Problem | None
+    route: Route | None
 
 
 class Talk(Struct, frozen=True, kw_only=True):
@@ -102,27 +97,6 @@ def decode(body: bytes, kind: type[T]) -> T:
         raise Rejected(f"the body is not what was expected: {error}", code="bad_request") from None
 
 
-def models(rows: Sequence[ModelStatus], default: str) -> list[Model]:
-    """Rows of all workers as one line for each model; the best state counts."""
-    order: tuple[ModelState, ...] = ("ready", "loading", "unloading", "failed", "absent")
-    best: dict[str, ModelStatus] = {}
-    for row in rows:
-        known = best.get(row.name)
-        if row.type not in NOT_FOR_CHAT and (known is None or order.index(row.state) < order.index(known.state)):
-            best[row.name] = row
-    return [
-        Model(
-            name=row.name,
-            type=row.type,
-            state=row.state,
-            reason=row.reason,
-            description=row.description,
-            default=row.name == default,
-        )
-        for row in best.values()
-    ]
-
-
 def _line(entry: Entry) -> Line:
     return Line(
         role=entry.role,
@@ -135,6 +109,7 @@ def _line(entry: Entry) -> Line:
         notes=entry.notes,
         attachments=entry.attachments,
         error=entry.error,
+        route=entry.route,
     )
 
 
@@ -173,8 +148,8 @@ class Api:
         own = next((c.model for c in config.connectors if c.name == self._host.name), "")
         rows = self._host.models()
         chosen = next((m.name for m in config.models if m.default), "")
-        first = next((row.name for row in rows if row.type not in NOT_FOR_CHAT | {"diffusion"}), "")
-        return models(rows, own or chosen or first)
+        first = next((row.name for row in rows if row.type not in NOT_FOR_CHAT and not paints(row)), "")
+        return models(rows, own or chosen or first, self._host.updates(), config.models)
 
     async def conversations(self) -> list[SessionInfo]:
         await self._feed.sync()
@@ -214,7 +189,15 @@ class Api:
         self._feed.tell("truncated", {"conversation": conversation, "request": again.request})
         return await self._ask(
             conversation,
-            NewMessage(id=again.id, text=text, attachments=attachments, model=again.model, language=again.language),
+            NewMessage(
+                id=again.id,
+                text=text,
+                attachments=attachments,
+                model=again.model,
+                language=again.language,
+                drawing=again.drawing,
+                sampling=again.sampling,
+            ),
         )
 
     async def cancel(self, request: str) -> None:
@@ -257,6 +240,8 @@ class Api:
                 text=message.text,
                 model=message.model,
                 attachments=message.attachments,
+                drawing=message.drawing.drawing(),
+                sampling=message.sampling.sampling(),
                 stream=True,
                 received_at=time.time(),
             )

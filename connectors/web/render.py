@@ -24,6 +24,9 @@ from markdown_it.utils import OptionsDict
 
 ALIGN = ("align-left", "align-center", "align-right")
 LANGUAGE = re.compile(r"language-[\w+#.-]{1,40}")
+DOCUMENT = re.compile(r"^ {0,3}<!doctype html\b", re.IGNORECASE | re.MULTILINE)
+DOCUMENT_END = re.compile(r"</html>[ \t]*", re.IGNORECASE)
+FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
 TAGS = {"p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "pre", "code", "strong", "em", "s"}
 TAGS |= {"a", "br", "hr", "table", "thead", "tbody", "tr", "th", "td"}
 
@@ -95,7 +98,18 @@ def _html(group: Sequence[Token], env: MutableMapping[str, Any]) -> str:
 
 
 def _normal(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return _fenced(text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def _fenced(text: str) -> str:
+    """A whole HTML document that was written without a fence as what it is: code."""
+    begin = DOCUMENT.search(text)
+    if begin is None or len(FENCE.findall(text, 0, begin.start())) % 2:
+        return text
+    end = DOCUMENT_END.search(text, begin.end())
+    if end is None:
+        return f"{text[: begin.start()]}`````html\n{text[begin.start() :]}"
+    return f"{text[: begin.start()]}`````html\n{text[begin.start() : end.end()]}\n`````\n{text[end.end() :]}"
 
 
 @lru_cache(maxsize=512)

@@ -1,8 +1,8 @@
 """Everything open, told to every page: the followers of unanswered requests and the pages that listen.
 
 One follower for each open request, however many pages watch; one pulse renders what changed, at most about ten times
-a second. A page that connects gets a snapshot, then patches. Nothing here is kept: after a restart `sync` finds the
-open requests again.
+a second. A page that connects gets a snapshot, then patches; of a picture that is being made only the newest progress
+waits for it. Nothing here is kept: after a restart `sync` finds the open requests again.
 
 What always holds: a page that keeps up shows every open request as it is; one too slow to take its events is cut off
 and starts again from a snapshot.
@@ -46,13 +46,26 @@ class Page:
 
     def __init__(self) -> None:
         self.cut = False
-        self._frames: asyncio.Queue[bytes] = asyncio.Queue(EVENTS_MAX)
+        self._frames: asyncio.Queue[bytes | str] = asyncio.Queue(EVENTS_MAX)
+        self._newest: dict[str, bytes] = {}
 
     def put(self, data: bytes) -> None:
+        self._put(data)
+
+    def put_newest(self, key: str, data: bytes) -> None:
+        """In the place of what still waits under the same key."""
+        if self.cut:
+            return
+        waits = key in self._newest
+        self._newest[key] = data
+        if not waits:
+            self._put(key)
+
+    def _put(self, item: bytes | str) -> None:
         if self.cut:
             return
         try:
-            self._frames.put_nowait(data)
+            self._frames.put_nowait(item)
         except asyncio.QueueFull:
             self.end()
 
@@ -60,17 +73,21 @@ class Page:
         self.cut = True
         while not self._frames.empty():
             self._frames.get_nowait()
+        self._newest.clear()
         self._frames.put_nowait(b"")
 
     async def get(self) -> bytes:
         """The next frames, joined; empty at the end."""
-        data = await self._frames.get()
+        data = self._bytes_of(await self._frames.get())
         while data and not self._frames.empty():
-            more = self._frames.get_nowait()
+            more = self._bytes_of(self._frames.get_nowait())
             if not more:
                 return b""
             data += more
         return data
+
+    def _bytes_of(self, item: bytes | str) -> bytes:
+        return self._newest.pop(item) if isinstance(item, str) else item
 
 
 class Feed:
@@ -81,6 +98,7 @@ class Feed:
         self._open: dict[str, Answer] = {}
         self._pages: set[Page] = set()
         self._changed: set[str] = set()
+        self._painted: set[str] = set()
         self._wake = asyncio.Event()
         self._syncing = asyncio.Lock()
         self._tasks: asyncio.TaskGroup | None = None
@@ -94,6 +112,7 @@ class Feed:
             self._tasks = None
             self._open.clear()
             self._changed.clear()
+            self._painted.clear()
             for page in self._pages:
                 page.end()
 
@@ -137,6 +156,8 @@ class Feed:
             model=accepted.model,
             attachments=inbound.attachments,
             at=time.time(),
+            drawing=inbound.drawing,
+            n=inbound.sampling.n,
         )
         if known := self._open.get(accepted.request):
             known.asked = asked
@@ -228,16 +249,20 @@ class Feed:
         return Outbound(id=asked.request, channel="", conversation=asked.conversation, finish="error", error=problem)
 
     def _apply(self, answer: Answer, delta: Delta) -> None:
-        if answer.apply(delta):
+        if answer.apply(delta, time.monotonic()):
             self.tell("progress", answer.progress())
         if delta.text or delta.attempt > 1:
             self._changed.add(answer.asked.request)
+            self._wake.set()
+        if delta.progress is not None and delta.attempt == answer.attempt:
+            self._painted.add(answer.asked.request)
             self._wake.set()
 
     def _finish(self, answer: Answer, outbound: Outbound) -> None:
         request = answer.asked.request
         self._open.pop(request, None)
         self._changed.discard(request)
+        self._painted.discard(request)
         self.tell("final", answer.final(outbound))
         answer.ended.set()
 
@@ -247,7 +272,7 @@ class Feed:
             await self._wake.wait()
             self._wake.clear()
             begun = time.perf_counter()
-            size = self._render_changed() if self._pages else 0
+            size = self._render_changed() + self._show_painted() if self._pages else 0
             spent = time.perf_counter() - begun
             await asyncio.sleep(max(PULSE_S, RENDER_SHARE * spent, size / BYTES_PER_S))
 
@@ -258,4 +283,15 @@ class Feed:
             patch = self._open[self._changed.pop()].render()
             self.tell("blocks", patch)
             size += sum(map(len, patch.html))
+        return size
+
+    def _show_painted(self) -> int:
+        """Tell how far pictures are; returns the bytes told."""
+        size = 0
+        while self._painted:
+            request = self._painted.pop()
+            message = frame("painting", self._open[request].painting())
+            size += len(message)
+            for page in self._pages:
+                page.put_newest(request, message)
         return size

@@ -327,6 +327,7 @@ def test_a_connector_that_imports_what_is_not_its_own_is_told(
     number: int, imports: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "torch", raising=False)  # the real one comes back afterwards, not a second time
     name = f"roost_contract_{number}"
     (tmp_path / "roost_contract_deep.py").write_text("import torch")
     (tmp_path / "roost_contract_absent.py").write_text("")

@@ -55,7 +55,9 @@ export const attach = (file) =>
     "Content-Type": file.type || "application/octet-stream",
     "X-File-Name": id(file.name || ""),
   });
-export const attachmentUrl = (sha256) => `/api/attachments/${id(sha256)}`;
+export const attachmentUrl = (sha256, saveAs = "") => `/api/attachments/${id(sha256)}${saveAs ? `?save_as=${id(saveAs)}` : ""}`;
+/** Why an attachment does not show: the code of the refusal, empty if it is there. */
+export const attachmentTrouble = (sha256) => call("GET", `attachments/${id(sha256)}`).then(() => "", (error) => error.code);
 
 /** A random id. `crypto.randomUUID` is missing where the page comes over plain HTTP from another machine. */
 export function newId() {

@@ -9,6 +9,7 @@ import { Shell } from "./view/shell.js";
 
 const root = document.getElementById("root");
 const MODELS_EVERY_MS = 20_000;
+const UPDATES_EVERY_MS = 2_000;
 let stream = null;
 let shell = null;
 let looking = null;
@@ -16,7 +17,7 @@ let looking = null;
 function door() {
   stream?.stop();
   stream = null;
-  clearInterval(looking);
+  clearTimeout(looking);
   talks.reset();
   document.title = "Roost";
   const view = new LoginView({ onenter: enter });
@@ -30,9 +31,15 @@ function enter(me) {
   root.replaceChildren(shell.node);
   shell.route();
   talks.loadList();
-  talks.loadModels().catch(() => {});
-  looking = setInterval(() => !document.hidden && talks.loadModels().catch(() => {}), MODELS_EVERY_MS);
   stream = listen({ ...talks.handlers, refused });
+  look(stream);
+}
+
+/** Ask for the models again and again, sooner while a new version is on its way. Ends with the session. */
+async function look(session) {
+  if (!document.hidden) await talks.loadModels().catch(() => {});
+  if (stream !== session) return;
+  looking = setTimeout(look, talks.updating() ? UPDATES_EVERY_MS : MODELS_EVERY_MS, session);
 }
 
 /** Whether the session has ended, as far as the server can be asked. */

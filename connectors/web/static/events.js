@@ -1,6 +1,6 @@
 // The one stream of events. Connects again by itself; a page that nobody looks at lets go of its connection.
 
-const NAMES = ["hello", "asked", "progress", "blocks", "final", "truncated", "deleted"];
+const NAMES = ["hello", "asked", "progress", "painting", "blocks", "final", "truncated", "deleted"];
 const BANNER_AFTER_MS = 1500;
 const HIDDEN_FOR_MS = 60_000;
 const AGAIN_MS = [500, 1000, 2000, 4000];

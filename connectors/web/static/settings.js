@@ -19,10 +19,10 @@ export function remember(key, value) {
   }
 }
 
-/** Forget every draft, on logout: drafts are private text. */
+/** Forget every draft, on logout: drafts are private text, and so is what a picture should not show. */
 export function forgetDrafts() {
   try {
-    for (const key of Object.keys(localStorage)) if (key.startsWith("roost.draft.")) localStorage.removeItem(key);
+    for (const key of Object.keys(localStorage)) if (/^roost\.(draft\.|drawing$)/.test(key)) localStorage.removeItem(key);
   } catch {
     memory.clear();
   }

@@ -5,8 +5,9 @@
 import * as api from "./api.js";
 import { language } from "./i18n.js";
 import { recall, remember } from "./settings.js";
+import { fieldOf, wantAgain } from "./wishes.js";
 
-export const talks = new EventTarget(); // "list", "thread", "exchange", "blocks", "models", "link"
+export const talks = new EventTarget(); // "list", "thread", "exchange", "blocks", "painting", "models", "link" …
 export const state = { list: [], threads: new Map(), current: null, models: [], limits: {}, linked: true };
 
 const byRequest = new Map();
@@ -24,7 +25,8 @@ export function on(name, handler) {
 function newExchange(fields) {
   return {
     id: "", request: "", text: "", attachments: [], status: "open", state: "queued", place: null, html: [],
-    answer: "", model: "", finish: "", notes: [], error: null, usage: null, timings: null, files: [], endedAt: 0,
+    answer: "", model: "", route: null, finish: "", notes: [], error: null, usage: null, timings: null, files: [], endedAt: 0,
+    want: null, painting: null, drawing: {}, n: 1,
     ...fields,
   };
 }
@@ -61,9 +63,15 @@ export async function loadModels() {
   emit("models");
 }
 
+/** Whether a new version of some model is on its way. */
+export const updating = () => state.models.some(({ update }) => update && !["idle", "failed", "staged"].includes(update.phase));
+
+// One that is asleep is loaded by its first message.
+export const usable = (model) => model.state === "ready" || model.state === "asleep";
+
 export function chosenModel() {
   const name = recall("model");
-  const known = state.models.find((m) => m.name === name && m.state === "ready");
+  const known = state.models.find((m) => m.name === name && usable(m));
   return known ? known.name : "";
 }
 
@@ -113,10 +121,10 @@ function merge(of, talk, begun) {
     byRequest.set(line.request, exchange);
     if (line.role === "user") Object.assign(exchange, { text: line.text, attachments: line.attachments });
     else {
-      const { html, model, finish, notes, error, attachments } = line;
-      Object.assign(exchange, { answer: line.text, model, finish, notes, error, files: attachments });
+      const { html, model, route, finish, notes, error, attachments } = line;
+      Object.assign(exchange, { answer: line.text, model, route, finish, notes, error, files: attachments });
       if (html.join() !== exchange.html.join()) exchange.html = html; // else what is selected stays selected
-      exchange.status = "done";
+      Object.assign(exchange, { status: "done", painting: null });
     }
     exchange.at = line.at;
   }
@@ -133,26 +141,28 @@ async function settle(of, exchange) {
   try {
     const { state: now, reply, reason } = await api.request(exchange.request);
     if (now === "queued" || now === "running" || exchange.status !== "open") return;
-    exchange.status = "done";
+    Object.assign(exchange, { status: "done", painting: null, files: reply?.attachments ?? [] });
     exchange.error = reply?.error ?? (now === "dead" ? { code: "dead", message: reason ?? "" } : null);
     exchange.finish = reply?.finish ?? "error";
   } catch (error) {
     if (error.code !== "not_found") return;
-    Object.assign(exchange, { status: "done", error, finish: "error" });
+    Object.assign(exchange, { status: "done", painting: null, error, finish: "error" });
   }
   emit("exchange", { thread: of, exchange });
 }
 
 // Events
 
-function follow({ asked, state: now, place, html }, of) {
+function follow({ asked, state: now, place, html, painting }, of) {
   let exchange = byRequest.get(asked.request) ?? byId.get(asked.id);
   if (!exchange) {
     exchange = newExchange({ text: asked.text, attachments: asked.attachments ?? [], at: asked.at });
     of.exchanges.push(exchange);
   }
   byRequest.set(asked.request, exchange);
-  Object.assign(exchange, { request: asked.request, status: "open", state: now, place });
+  Object.assign(exchange, { request: asked.request, status: "open", state: now, place, painting });
+  Object.assign(exchange, { model: asked.model, n: Math.max(exchange.n, asked.n) });
+  exchange.drawing = { ...exchange.drawing, ...asked.drawing }; // after a restart the server knows no more of it
   if (asked.attachments?.length) exchange.attachments = asked.attachments;
   if (exchange.html.length === 0) exchange.html = [...html];
   return exchange;
@@ -219,6 +229,13 @@ export const handlers = {
     emit("exchange", { thread: ownerOf(exchange), exchange });
   },
 
+  painting(painting) {
+    const exchange = byRequest.get(painting.request);
+    if (!exchange || exchange.status === "done") return;
+    exchange.painting = painting;
+    emit("painting", { exchange });
+  },
+
   blocks({ request, from, html }) {
     const exchange = byRequest.get(request);
     if (exchange && exchange.status !== "done") patch(exchange, from, html);
@@ -228,9 +245,9 @@ export const handlers = {
     const exchange = byRequest.get(told.request);
     if (exchange) {
       patch(exchange, told.from, told.html);
-      const { model, finish, notes = [], error, usage, timings } = told;
-      Object.assign(exchange, { model, finish, notes, error, usage, timings, answer: told.text });
-      Object.assign(exchange, { status: "done", files: told.attachments ?? [], endedAt: Date.now() });
+      const { model, route, finish, notes = [], error, usage, timings } = told;
+      Object.assign(exchange, { model, route, finish, notes, error, usage, timings, answer: told.text });
+      Object.assign(exchange, { status: "done", painting: null, files: told.attachments ?? [], endedAt: Date.now() });
       const of = ownerOf(exchange);
       if (of && of !== state.current) of.unread = true;
       emit("exchange", { thread: of, exchange, ended: true });
@@ -268,9 +285,9 @@ function patch(exchange, from, html) {
 
 // Doing
 
-/** Put a question at the end of `of` and send it. Returns at once. */
-export function ask(of, text, attachments) {
-  const exchange = newExchange({ id: api.newId(), text, attachments, status: "sending", at: Date.now() / 1000 });
+/** Put a question at the end of `of` and send it. `want` is for pictures: `{drawing, sampling, model}`. Returns at once. */
+export function ask(of, text, attachments, want = null) {
+  const exchange = newExchange({ id: api.newId(), text, attachments, want, status: "sending", at: Date.now() / 1000 });
   of.exchanges.push(exchange);
   emit("thread", { thread: of, own: true });
   return post(of, exchange);
@@ -281,11 +298,14 @@ export function post(of, exchange) {
   exchange.status = "sending";
   exchange.error = null;
   emit("exchange", { thread: of, exchange });
-  const message = { id: exchange.id, text: exchange.text, attachments: exchange.attachments, language: language() };
+  const { id, text, again, want } = exchange;
+  const { drawing = {}, sampling = {} } = want ?? {};
+  const message = { id, drawing, sampling, language: language() };
+  const attachments = exchange.attachments.map(({ drawn, ...file }) => file);
   return queue(of, exchange, (now) =>
-    exchange.again
-      ? api.retry(now.id, { id: exchange.id, request: exchange.again, model: chosenModel(), language: language() })
-      : api.send(now.id, { ...message, model: chosenModel() }),
+    again
+      ? api.retry(now.id, { ...message, request: again, model: want?.model ?? (chosenModel() || exchange.wish) })
+      : api.send(now.id, { ...message, text, attachments, model: want?.model ?? chosenModel() }),
   );
 }
 
@@ -310,6 +330,7 @@ function queue(of, exchange, send) {
     } catch (error) {
       exchange.status = error.code === "network" ? "waiting" : "failed";
       exchange.error = error;
+      if (exchange.status === "failed" && exchange.want && fieldOf(error.message)) emit("refused", { thread: now, exchange });
       if (exchange.status === "waiting") {
         clearTimeout(resending);
         resending = setTimeout(resend, RESEND_MS);
@@ -340,8 +361,10 @@ function taking(of, exchange, taken) {
 /** Ask the question of `exchange` again; it and what follows are dropped. */
 export function retry(of, exchange) {
   const at = of.exchanges.indexOf(exchange);
-  const { text, attachments, request } = exchange;
-  const fresh = newExchange({ id: api.newId(), text, attachments, status: "sending", again: request });
+  const { text, attachments, request, route, model } = exchange;
+  const wish = route?.reason === "command" ? model : ""; // what is stored has no command any more
+  const want = wantAgain(exchange);
+  const fresh = newExchange({ id: api.newId(), text, attachments, want, status: "sending", again: request, wish });
   fresh.at = Date.now() / 1000;
   of.exchanges = [...of.exchanges.slice(0, at), fresh];
   emit("thread", { thread: of, own: true });

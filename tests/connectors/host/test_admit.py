@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from connectors.host.admit import SENDERS_REMEMBERED, Meter, check_message
 from schemas.config import LimitConfig
 from schemas.errors import QueueFull, Rejected
-from schemas.message import Attachment, Inbound, Message, Sampling, Sender
+from schemas.message import Attachment, Inbound, Message, Sampling, Sender, Tool, ToolCall
 
 LIMITS = LimitConfig(text_chars_max=100, history_messages_max=4, attachments_max=2)
 PICTURE = Attachment(sha256="0" * 64, media_type="image/png", size_bytes=1)
@@ -21,11 +21,16 @@ def inbound(text: str = "hi", **fields: Any) -> Inbound:
     return Inbound(id="r", conversation="c", sender=Sender("s"), text=text, **fields)
 
 
+CALLED = Message("assistant", "", (ToolCall("c1", "weather", "{}"),))
+
+
 GOOD = [
     inbound("x" * 100),
     inbound("世界" * 50),
     inbound("", attachments=(PICTURE,)),
     inbound("", history=(Message("user", "hi"),)),
+    inbound("", history=(Message("user", "hi"), CALLED, Message("tool", "x", tool_call="c1"))),
+    inbound("", kind="embedding", inputs=("a", "b"), history=()),
     inbound(sampling=Sampling(temperature=0.0, top_p=1.0, seed=2**32 - 1, max_tokens=1, stop=("x",) * 16)),
 ]
 BAD: list[tuple[Inbound, str]] = [
@@ -41,6 +46,18 @@ BAD: list[tuple[Inbound, str]] = [
     (inbound("", history=(Message("user", "x" * 101),)), "too_large"),
     (inbound("", history=(Message("user", "a\0"),)), "bad_text"),
     (inbound(attachments=(PICTURE,) * 3), "too_large"),
+    (inbound("", history=(Message("tool", "x", tool_call="c1"),)), "bad_value"),
+    (inbound("", history=(CALLED, Message("tool", "x", tool_call="c2"))), "bad_value"),
+    (inbound("", history=(Message("assistant", "", (ToolCall("c1", "a b"),)),)), "bad_value"),
+    (inbound("", history=(Message("assistant", "", (ToolCall("c1", "f", "x" * 101),)),)), "too_large"),
+    (inbound("", history=(Message("assistant", "", (ToolCall("c1", "f", "x" * 100),) * 5),)), "too_large"),
+    (inbound("", history=(Message("assistant", "", (ToolCall("c1", "f"),) * 129),)), "too_large"),
+    (inbound(sampling=Sampling(tools=(Tool("f"),))), "unsupported"),
+    (inbound("", kind="embedding", history=()), "bad_value"),
+    (inbound("hi", kind="chat", inputs=("a",), history=()), "bad_value"),
+    (inbound("", kind="embedding", inputs=("a", " "), history=()), "empty"),
+    (inbound("", kind="embedding", inputs=("x" * 101,), history=()), "too_large"),
+    (inbound("", kind="embedding", inputs=("a\0",), history=()), "bad_text"),
     (inbound(sampling=Sampling(max_tokens=0)), "bad_value"),
     (inbound(sampling=Sampling(temperature=-0.1)), "bad_value"),
     (inbound(sampling=Sampling(temperature=float("nan"))), "bad_value"),

@@ -14,6 +14,7 @@ from bus import streams
 from bus.memory import Faults, MemoryBus, MemoryServer
 from bus.memory_sessions import MemorySessions, MemoryStore
 from connectors import Capabilities
+from connectors.host.gateway import Catalogue
 from connectors.host.ingress import Ingress, conversation_token, request_token
 from connectors.host.metrics import Metrics
 from schemas.config import ConnectorConfig
@@ -42,9 +43,11 @@ def sessions() -> MemorySessions:
     return MemorySessions(MemoryStore())
 
 
-def door(bus: MemoryBus, sessions: Any, capabilities: Capabilities = OPEN, **connector: Any) -> Ingress:
+def door(
+    bus: MemoryBus, sessions: Any, capabilities: Capabilities = OPEN, house: Any = None, **connector: Any
+) -> Ingress:
     config = ConnectorConfig(type="test", name="chat", **connector)
-    return Ingress(bus, sessions, bus.config, config, capabilities, Metrics())
+    return Ingress(bus, sessions, bus.config, config, capabilities, Metrics(), house or Catalogue(bus, bus.config))
 
 
 def message(id_: str, text: str = "hi", conversation: str = "talk", sender: str = "ann", **fields: Any) -> Inbound:

@@ -109,7 +109,7 @@ class DoubleHost:
             await self.gate.wait()
         if self.full:
             raise QueueFull("the queue is full; try again later", after_s=3)
-        if inbound.model not in ("", "echo"):
+        if inbound.model not in ("", "auto", "echo"):
             raise Rejected(f"there is no model {inbound.model!r}", code="unknown_model")
         inbound = replace(inbound, id=inbound.id or f"new-{len(self.asked)}")
         request = self.ids.get(inbound.id)

@@ -130,7 +130,7 @@ async def test_the_official_client_knows_the_errors(api: Api) -> None:
         with pytest.raises(openai.NotFoundError) as unknown:
             await client.chat.completions.create(model="gpt-9", messages=HELLO)
         with pytest.raises(openai.BadRequestError) as bad:
-            await client.chat.completions.create(model="echo", messages=HELLO, n=2)
+            await client.chat.completions.create(model="echo", messages=HELLO, n=0)
         api.host.full = True
         with pytest.raises(openai.RateLimitError) as full:
             await client.chat.completions.create(model="echo", messages=HELLO)

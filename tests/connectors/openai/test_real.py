@@ -114,6 +114,50 @@ async def test_the_same_idempotency_key_is_one_inference_whichever_way_it_is_ask
     assert found["response"]["choices"][0]["message"]["content"] == "hello small world"
 
 
+TOOL = {"type": "function", "function": {"name": "weather"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"n": 2}, "n", "unsupported"),
+        ({"n": 17}, "n", "bad_value"),
+        ({"tools": [TOOL]}, "tools", "unsupported"),
+        ({"tools": [TOOL, TOOL]}, "tools[1].name", "bad_value"),
+        ({"tool_choice": "required"}, "tool_choice", "bad_value"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported"),
+        ({"logprobs": True}, "logprobs", "unsupported"),
+        ({"logit_bias": {"5": 1}}, "logit_bias", "unsupported"),
+        ({"logit_bias": {"five": 1}}, "logit_bias", "bad_value"),
+        ({"extra_body": {"adapter": "pirate"}}, "adapter", "unsupported"),
+        ({"extra_body": {"grammar": 'root ::= "a"'}}, "response_format", "unsupported"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_the_model_or_the_limits_do_not_allow_is_refused_by_the_parameter(
+    client: openai.AsyncOpenAI, fields: dict, param: str, code: str, stream: bool
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.chat.completions.create(model="echo", messages=HELLO, stream=stream, **fields)
+    assert (caught.value.param, caught.value.code) == (param, code)
+    assert caught.value.message.find(param) >= 0
+
+
+async def test_a_model_that_embeds_nothing_says_so(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.APIStatusError) as caught:
+        await client.embeddings.create(model="echo", input="hello")
+    assert caught.value.code == "unsupported"
+
+
+@pytest.mark.parametrize("model", ["auto", ""])
+async def test_without_a_name_the_router_chooses_and_says_why(client: openai.AsyncOpenAI, model: str) -> None:
+    answered = await client.chat.completions.create(model=model, messages=HELLO)
+    assert answered.choices[0].message.content == "hello small world"
+    assert answered.model in ("echo", "slow", "one")
+    assert answered.roost["route"]["reason"]
+
+
 async def test_two_at_once_with_one_idempotency_key_are_one_inference(client: openai.AsyncOpenAI) -> None:
     again = {"Idempotency-Key": "twice"}
     both = await asyncio.gather(
@@ -134,28 +178,32 @@ async def test_a_request_belongs_to_its_key(
 
 
 async def test_who_waits_has_a_place_and_can_be_cancelled(http: aiohttp.ClientSession) -> None:
-    body = {"model": "one", "messages": HELLO}
-    names = [f"wait-{i}" for i in range(4)]
-    asking = [
-        asyncio.ensure_future(http.post("/v1/chat/completions", json=body, headers={"Idempotency-Key": name}))
-        for name in names
-    ]
+    def ask(name: str, messages: list[dict[str, str]]) -> asyncio.Future:
+        body, headers = {"model": "one", "messages": messages}, {"Idempotency-Key": name}
+        return asyncio.ensure_future(http.post("/v1/chat/completions", json=body, headers=headers))
 
-    async def places() -> list[int]:
+    async def runs() -> bool:
+        return (await state(http, "wait-long")).get("state") == "running"
+
+    async def rows() -> list[dict] | None:
         found = [await state(http, name) for name in names]
-        return sorted(row["place"] for row in found if row.get("state") == "queued" and row["place"])
+        return found if all(row.get("place") for row in found) else None
 
-    waiting = await wait_for(places, LIMIT_S, "somebody waits")
-    assert waiting == sorted(set(waiting)), "two have the same place"
-    last = max([await state(http, name) for name in names], key=lambda row: row.get("place") or 0)
-    async with http.delete(f"/v1/requests/{last['id']}") as response:
-        assert response.status in (200, 202)
-    responses = await asyncio.gather(*asking)
-    answers = [await response.json() for response in responses]
-    by_id = {answer.get("roost", {}).get("request", last["id"]): answer for answer in answers}
-    if response.status == 202:
-        assert by_id[last["id"]]["error"]["code"] == "cancelled"
-    assert sum("choices" in answer for answer in answers) >= 3
+    longest = ask("wait-long", LONG)
+    await wait_for(runs, LIMIT_S, "the only slot is taken")
+    names = [f"wait-{i}" for i in range(3)]
+    asking = {name: ask(name, HELLO) for name in names}
+    waiting = await wait_for(rows, LIMIT_S, "all others wait")
+    places = [row["place"] for row in waiting]
+    assert len(set(places)) == 3, "two have the same place"
+    last = names[places.index(max(places))]
+    for gone in (last, "wait-long"):
+        async with http.delete(f"/v1/requests/{gone}") as response:
+            assert response.status == 202
+    await longest
+    answers = {name: await (await answer).json() for name, answer in asking.items()}
+    assert answers.pop(last)["error"]["code"] == "cancelled"
+    assert all("choices" in answer for answer in answers.values())
 
 
 async def counted(http: aiohttp.ClientSession, line: str) -> float:

@@ -1,16 +1,23 @@
-"""Answers in OpenAI's shape, and one answer out of many attempts."""
+"""Answers and errors in OpenAI's shape."""
 
 import json
-import random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from connectors.openai.reply import Chunks, Continuation, Diverged, error_body, failure, models_of, state_body, whole
-from connectors.openai.request import BadParameter
+from connectors.openai.decode import BadParameter
+from connectors.openai.reply import error_body, failure, models_of, state_body, whole
 from schemas.errors import QueueFull, Rejected, Retryable, RoostError
-from schemas.message import Delta, Outbound, Problem, RequestState, Timings, Usage
+from schemas.message import (
+    Choice,
+    Outbound,
+    Problem,
+    RequestState,
+    Route,
+    Timings,
+    TokenLogprob,
+    ToolCall,
+    Usage,
+)
 from schemas.model import ModelStatus
 
 OUTBOUND = Outbound(
@@ -19,77 +26,8 @@ OUTBOUND = Outbound(
 )  # fmt: skip
 
 
-def delta(text: str, at: int = 0, attempt: int = 1) -> Delta:
-    return Delta(request="r", attempt=attempt, at=at, text=text)
-
-
-def read(*items: Delta | str) -> str:
-    """What a client has read after these pieces and, last, the final text."""
-    told = Continuation()
-    return "".join(told.rest(item) if isinstance(item, str) else told.piece(item) for item in items)
-
-
-def test_pieces_follow_each_other() -> None:
-    assert read(delta("ab"), delta("cd", 2), "abcde") == "abcde"
-
-
-def test_a_lost_piece_is_made_up_by_the_final_answer() -> None:
-    told = Continuation()
-    assert told.piece(delta("ab")) == "ab"
-    assert told.piece(delta("ef", 4)) == ""
-    assert told.rest("abcdef") == "cdef"
-
-
-def test_a_repeated_piece_is_not_sent_twice() -> None:
-    assert read(delta("ab"), delta("ab"), delta("bc", 1), "abc") == "abc"
-
-
-def test_a_new_attempt_that_repeats_itself_goes_on_seamlessly() -> None:
-    told = Continuation()
-    assert told.piece(delta("abcd")) == "abcd"
-    assert told.piece(delta("ab", 0, 2)) == ""
-    assert told.piece(delta("cdef", 2, 2)) == "ef"
-    assert told.piece(delta("zz", 9, 1)) == ""
-    assert told.piece(delta("g", 6, 2)) == "g"
-    assert told.rest("abcdefg") == ""
-
-
-def test_a_new_attempt_that_differs_is_told_apart() -> None:
-    told = Continuation()
-    told.piece(delta("abcd"))
-    told.piece(delta("ab", 0, 2))
-    with pytest.raises(Diverged):
-        told.piece(delta("XY", 2, 2))
-
-
-def test_a_final_answer_that_differs_is_told_apart() -> None:
-    told = Continuation()
-    told.piece(delta("abcd"))
-    with pytest.raises(Diverged):
-        told.rest("abX")
-
-
-def test_a_trimmed_final_answer_is_the_same_answer() -> None:
-    assert read(delta("ab \n"), "ab") == "ab \n"
-
-
-@given(st.text(max_size=40), st.randoms(use_true_random=False))
-def test_whatever_is_lost_or_restarted_the_client_reads_the_answer_once(text: str, chance: random.Random) -> None:
-    told = Continuation()
-    seen = ""
-    for attempt in range(1, chance.randint(1, 4) + 1):
-        at = 0
-        while at < len(text) and chance.random() > 0.1:
-            piece = text[at : at + chance.randint(1, 5)]
-            if chance.random() > 0.2:
-                seen += told.piece(delta(piece, at, attempt))
-                assert text.startswith(seen)
-            at += len(piece)
-    assert seen + told.rest(text) == text
-
-
 def test_a_whole_chat_answer() -> None:
-    body = whole("chat", OUTBOUND, 7, ("also",))
+    body = whole({"kind": "chat"}, OUTBOUND, 7, ("also",))
     assert body["id"] == "chatcmpl-r1"
     assert body["choices"][0]["message"] == {"role": "assistant", "content": "hi", "refusal": None}
     assert body["choices"][0]["finish_reason"] == "length"
@@ -97,38 +35,44 @@ def test_a_whole_chat_answer() -> None:
         "prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "prompt_tokens_details": {"cached_tokens": 3}
     }  # fmt: skip
     assert body["roost"]["notes"] == ["cut", "also"]
-    assert body["roost"]["request"] == "r1"
+    assert (body["roost"]["request"], body["roost"]["route"]) == ("r1", None)
 
 
-def events(data: bytes) -> list[dict[str, object]]:
-    lines = [line.removeprefix(b"data: ") for line in data.split(b"\n\n") if line]
-    return [json.loads(line) for line in lines if line != b"[DONE]"]
+def test_the_route_says_why_this_model_answers() -> None:
+    route = Route(kind="code", reason="failover", wanted="big", why="big has no live worker")
+    routed = Outbound(id="r", channel="c", conversation="c", text="x", route=route)
+    assert whole({}, routed, 7)["roost"]["route"] == {
+        "kind": "code", "reason": "failover", "wanted": "big", "why": "big has no live worker"
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("usage", [True, False])
-def test_chunks_are_valid_json_with_usage_only_where_asked(usage: bool) -> None:
-    chunks = Chunks("chat", "r1", 'm"x', include_usage=usage)
-    first, text = events(chunks.first + chunks.text('a "quote"\n\u2028\x00'))
-    last = events(chunks.last(OUTBOUND))
-    assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
-    assert text["choices"][0]["delta"] == {"content": 'a "quote"\n\u2028\x00'}
-    assert last[0]["choices"][0] == {"index": 0, "finish_reason": "length", "delta": {}}
-    assert {chunk["id"] for chunk in (first, text, *last)} == {"chatcmpl-r1"}
-    assert text["model"] == 'm"x'
-    assert ("usage" in text) == usage
-    assert len(last) == (2 if usage else 1)
-    assert chunks.last(OUTBOUND).endswith(b"data: [DONE]\n\n")
-    if usage:
-        assert last[1]["choices"] == []
-        assert last[1]["usage"]["total_tokens"] == 7
+def test_tool_calls_stand_in_the_message_and_an_empty_text_is_null() -> None:
+    call = ToolCall("call_1", "weather", '{"city":"Bonn"}')
+    called = Outbound(id="r", channel="c", conversation="c", finish="tool_calls", tool_calls=(call,))
+    [choice] = whole({"kind": "chat"}, called, 7)["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"] == {
+        "role": "assistant", "content": None, "refusal": None,
+        "tool_calls": [
+            {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Bonn"}'}}
+        ],
+    }  # fmt: skip
 
 
-def test_chunks_of_a_completion() -> None:
-    chunks = Chunks("completion", "r1", "m", include_usage=False)
-    assert chunks.first == b""
-    [text] = events(chunks.text("abc"))
-    assert text["object"] == "text_completion"
-    assert text["choices"] == [{"index": 0, "text": "abc", "finish_reason": None}]
+def test_several_answers_are_numbered_with_their_own_log_probabilities() -> None:
+    several = Outbound(
+        id="r", channel="c", conversation="c", text="a", logprobs=(TokenLogprob("a", -1.0),),
+        more=(Choice(text="b", finish="length", logprobs=(TokenLogprob("b", -2.0),)),),
+    )  # fmt: skip
+    chats = whole({"kind": "chat"}, several, 7)["choices"]
+    assert [(c["index"], c["message"]["content"], c["finish_reason"]) for c in chats] == [
+        (0, "a", "stop"), (1, "b", "length")
+    ]  # fmt: skip
+    assert [c["logprobs"]["content"][0]["token"] for c in chats] == ["a", "b"]
+    texts = whole({"kind": "completion"}, several, 7)["choices"]
+    assert [(c["text"], c["logprobs"]["tokens"], c["logprobs"]["text_offset"]) for c in texts] == [
+        ("a", ["a"], [0]), ("b", ["b"], [0])
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -154,6 +98,17 @@ def test_no_failure_looks_like_success(outbound: Outbound, kind: type[RoostError
         (400, BadParameter("no", "n"), ("invalid_request_error", "n", "invalid_value")),
         (401, Rejected("no", code="unauthenticated"), ("invalid_request_error", None, "invalid_api_key")),
         (404, Rejected("no", code="unknown_model"), ("invalid_request_error", "model", "model_not_found")),
+        (
+            400,
+            Rejected("no", code="context_overflow"),
+            ("invalid_request_error", "messages", "context_length_exceeded"),
+        ),
+        (
+            400,
+            Rejected("input[1] is long", code="context_overflow"),
+            ("invalid_request_error", "input[1]", "context_length_exceeded"),
+        ),
+        (400, Rejected("no", code="bad_format"), ("invalid_request_error", "response_format", "bad_format")),
         (429, QueueFull("no"), ("rate_limit_error", None, "queue_full")),
         (503, Retryable("no"), ("server_error", None, "unavailable")),
         (500, RoostError("no"), ("server_error", None, "internal")),
@@ -162,7 +117,28 @@ def test_no_failure_looks_like_success(outbound: Outbound, kind: type[RoostError
 def test_errors_have_openais_shape(status: int, error: RoostError, expected: tuple[str, str | None, str]) -> None:
     body = json.loads(error_body(status, error))["error"]
     assert (body["type"], body["param"], body["code"]) == expected
-    assert body["message"] == "no"
+    assert body["message"] == error.message
+
+
+@pytest.mark.parametrize(
+    ("message", "says", "param"),
+    [
+        ("n: expected 1 to 16, got 20", "n: expected 1 to 16, got 20", "n"),
+        ("format: the model 'm' cannot do this", "response_format: the model 'm' cannot do this", "response_format"),
+        ("format.schema: nested too deep", "response_format: nested too deep", "response_format"),
+        ("inputs[3]: the text is empty", "input[3]: the text is empty", "input[3]"),
+        ("tools[0].name: 'a b'", "tools[0].name: 'a b'", "tools[0].name"),
+        ("temperature is 9; it must be less", "temperature is 9; it must be less", "temperature"),
+        ("logit_bias['9'] is no token", "logit_bias['9'] is no token", "logit_bias['9']"),
+        ("there is: nothing", "there is: nothing", None),
+        ("secrets: nothing", "secrets: nothing", None),
+    ],
+)
+def test_a_refusal_from_deeper_down_names_the_parameter_in_openais_word(
+    message: str, says: str, param: str | None
+) -> None:
+    body = json.loads(error_body(400, Rejected(message, code="bad_value")))["error"]
+    assert (body["message"], body["param"]) == (says, param)
 
 
 def test_the_state_of_a_dead_request_says_why() -> None:

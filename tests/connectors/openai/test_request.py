@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from connectors.openai.request import BadParameter, chat, chat_inbound, completion, completion_inbound, ignored
+from connectors.openai.decode import BadParameter
+from connectors.openai.request import chat, chat_inbound, completion, completion_inbound, ignored
 from schemas.message import Inbound, Message, Sampling
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -34,7 +35,7 @@ def test_the_whole_conversation_comes_as_history() -> None:
     assert asked.history == (
         Message("system", "be brief"), Message("user", "a\nb"), Message("assistant", "c"), Message("user", "d")
     )  # fmt: skip
-    assert (asked.text, asked.system, asked.kind, asked.model) == ("", None, "chat", "m")
+    assert (asked.text, asked.system, asked.kind, asked.model) == ("", None, "auto", "m")
 
 
 def test_parameters_become_sampling() -> None:
@@ -46,6 +47,23 @@ def test_parameters_become_sampling() -> None:
         max_tokens=5, temperature=0, top_p=0.5, top_k=40, min_p=0.1, repeat_penalty=1.1, seed=7, stop=("a", "b"),
         ignore_eos=True,
     )  # fmt: skip
+
+
+def test_the_newer_parameters_become_sampling() -> None:
+    asked = inbound(
+        n=3, logit_bias={"50256": -100}, presence_penalty=0.5, frequency_penalty=-1, logprobs=True, top_logprobs=4,
+        adapter="pirate",
+    )  # fmt: skip
+    assert asked.sampling == Sampling(
+        n=3, logit_bias={"50256": -100}, presence_penalty=0.5, frequency_penalty=-1, logprobs=4, adapter="pirate"
+    )
+    assert inbound(logprobs=True).sampling.logprobs == 0
+    assert inbound(logprobs=False).sampling.logprobs is None
+
+
+def test_model_and_kind_are_told_as_the_router_reads_them() -> None:
+    assert [inbound(model=model).model for model in ("auto", "", None, "m")] == ["auto", "", "", "m"]
+    assert [inbound(kind=kind).kind for kind in (None, "auto", "code", "long")] == ["auto", "auto", "code", "long"]
 
 
 def test_any_seed_of_64_bits_becomes_one_that_engines_take() -> None:
@@ -70,10 +88,10 @@ def test_unknown_fields_and_harmless_values_are_accepted() -> None:
     assert asked.sampling == Sampling()
 
 
-def test_penalties_that_have_no_effect_are_told() -> None:
-    assert ignored(chat(body(presence_penalty=0.5, frequency_penalty=0))) == (
-        "presence_penalty has no effect here; repeat_penalty has",
-    )
+def test_parameters_that_have_no_effect_are_told() -> None:
+    assert ignored(chat(body(mirostat=2, reasoning_effort="low", presence_penalty=1, typical_p=None))) == (
+        "mirostat has no effect here", "reasoning_effort has no effect here"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -87,8 +105,7 @@ def test_penalties_that_have_no_effect_are_told() -> None:
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
         ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "messages[0].content[0].type"),
         ({"messages": [{"role": "poet", "content": "x"}]}, "messages[0].role"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0]"),
-        ({"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}, "messages[0]"),
+        ({"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}, "messages[0].tool_calls[0]"),
         ({"model": 5}, "model"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": {"include_usage": "yes"}}, "stream_options.include_usage"),
@@ -100,13 +117,19 @@ def test_penalties_that_have_no_effect_are_told() -> None:
         ({"seed": 2**64}, "seed"),
         ({"stop": ["a"] * 17}, "stop"),
         ({"stop": 5}, "stop"),
-        ({"n": 2}, "n"),
-        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"n": 0}, "n"),
+        ({"n": "2"}, "n"),
+        ({"kind": "image"}, "kind"),
         ({"functions": [{}]}, "functions"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"logprobs": True}, "logprobs"),
-        ({"top_logprobs": 3}, "logprobs"),
-        ({"logit_bias": {"5": 1}}, "logit_bias"),
+        ({"logprobs": 3}, "logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logit_bias": {"5": "much"}}, "logit_bias[...]"),
+        ({"logit_bias": [[5, 1]]}, "logit_bias"),
+        ({"lora": [{"id": 0, "scale": 1}]}, "lora"),
+        ({"web_search_options": {}}, "web_search_options"),
+        ({"continue_final_message": True}, "continue_final_message"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs"),
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"audio": {"voice": "x"}}, "audio"),
     ],
@@ -176,7 +199,7 @@ def test_a_prompt_is_a_text_or_a_list_of_one() -> None:
     [
         ({"prompt": ""}, "prompt"), ({"prompt": ["a", "b"]}, "prompt"), ({"prompt": [1, 2]}, "prompt"),
         ({"prompt": None}, "prompt"), ({"echo": True}, "echo"), ({"suffix": "x"}, "suffix"),
-        ({"best_of": 2}, "best_of"), ({"logprobs": 1}, "logprobs"), ({"n": 3}, "n"),
+        ({"best_of": 2}, "best_of"), ({"logprobs": 21}, "logprobs"), ({"logprobs": True}, "logprobs"), ({"n": 0}, "n"),
     ],
 )  # fmt: skip
 def test_a_refused_completion_names_the_parameter(fields: dict[str, object], param: str) -> None:
@@ -184,3 +207,8 @@ def test_a_refused_completion_names_the_parameter(fields: dict[str, object], par
     with pytest.raises(BadParameter) as caught:
         completion_inbound(completion(raw), id="i", key="k")
     assert caught.value.param == param
+
+
+def test_a_completion_may_want_several_answers_and_log_probabilities() -> None:
+    asked = completion(json.dumps({"prompt": "x", "n": 2, "best_of": 2, "logprobs": 5}).encode())
+    assert completion_inbound(asked, id="i", key="k").sampling == Sampling(n=2, logprobs=5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,7 +15,8 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from connectors.host.http import HttpServer
 from connectors.web import WebConnector
-from schemas.config import HttpConfig
+from schemas.config import Config, ConnectorConfig, HttpConfig, ModelConfig
+from schemas.message import Kind
 from tests.conftest import missing
 from tests.connectors.web.double import DoubleHost, DoubleModel
 from tests.running import running
@@ -32,6 +33,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+ROUTES: dict[str, tuple[Kind, ...]] = {"coder": ("code",)}
 WATCH = """
 addEventListener("securitypolicyviolation", (e) => console.error("CSP:", e.violatedDirective, e.blockedURI, e.sample));
 """
@@ -44,15 +46,23 @@ class PageServer(Struct):
     code: str
     fast: str
     slow: str
+    coder: str = "coder"
+    """For code, where no model is chosen."""
     host: DoubleHost | None = None
     """The gateway behind it, where that is the double."""
 
 
 @asynccontextmanager
-async def double_server() -> AsyncIterator[PageServer]:
-    """The connector on a port of its own over the double."""
-    models = [DoubleModel("fast"), DoubleModel("slow", slots=1, delay_s=0.02)]
-    async with DoubleHost(models) as host:
+async def double_server(more: Sequence[DoubleModel] = ()) -> AsyncIterator[PageServer]:
+    """The connector on a port of its own over the double, with these models beside the usual ones."""
+    models = [DoubleModel("fast"), DoubleModel("slow", slots=1, delay_s=0.02), DoubleModel("coder"), *more]
+    config = Config(
+        models=tuple(
+            ModelConfig(name=m.status.name, type=m.status.type, routes=ROUTES.get(m.status.name, ())) for m in models
+        ),
+        connectors=(ConnectorConfig(type="web", name="web"),),
+    )
+    async with DoubleHost(models, config) as host:
         connector = WebConnector("web", WebConnector.Settings(), host)
         server = HttpServer(HttpConfig(listen="127.0.0.1:0"), connector.routes())
         await server.start()
@@ -73,7 +83,9 @@ async def page_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
             yield server
         return
     slow = {"name": "slow", "type": "echo", "slots": 1, "delay_token_ms": 20}
-    with running(tmp_path_factory.mktemp("page"), {"models": [{"name": "fast", "type": "echo"}, slow]}) as roost:
+    coder = {"name": "coder", "type": "echo", "routes": list(ROUTES["coder"])}
+    models = [{"name": "fast", "type": "echo"}, slow, coder]
+    with running(tmp_path_factory.mktemp("page"), {"models": models}) as roost:
         yield PageServer(url=roost.http, code=roost.code(), fast="fast", slow="slow")
 
 

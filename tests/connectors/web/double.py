@@ -14,12 +14,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from connectors import Accepted, Inbound
+from connectors.host.route import Asked, route
 from schemas.config import Config, ConnectorConfig, ModelConfig
-from schemas.errors import QueueFull, Rejected
+from schemas.errors import QueueFull, Untrusted
 from schemas.message import Attachment, Delta, Outbound, Problem, RequestState, Usage, token
 from schemas.model import ModelStatus
+from schemas.picture import Progress
 from schemas.session import Entry, SessionInfo
+from schemas.update import UpdateStatus
 
 
 class Job:
@@ -101,6 +106,7 @@ class DoubleHost:
         self.blobs: dict[str, bytes] = {}
         self.full = False
         self.extra: list[ModelStatus] = []
+        self.slots: list[UpdateStatus] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> DoubleHost:
@@ -123,9 +129,10 @@ class DoubleHost:
             return known
         if self.full:
             raise QueueFull("the queue of this model is full; try again later", after_s=5)
-        name = inbound.model or next(iter(self._models))
-        if name not in self._models:
-            raise Rejected(f"no model is called {name!r}", code="unknown_model")
+        asked = Asked(text=inbound.text, model=inbound.model, attachments=inbound.attachments)
+        chosen = route(asked, [m for m in self.config.models if m.name in self._models])
+        name = chosen.model
+        inbound = replace(inbound, text=chosen.text, kind=chosen.kind, route=chosen.route)
         accepted = Accepted(request=request, conversation=self._token(inbound.conversation), model=name)
         job = self.jobs[request] = Job(inbound, accepted)
         model = self._models[name]
@@ -164,7 +171,20 @@ class DoubleHost:
                 await asyncio.sleep(model.delay_s)
         self._end(job, len(words))
 
-    def _end(self, job: Job, tokens: int) -> None:
+    def paint(self, request: str, step: int, steps: int, preview: bytes = b"", attempt: int = 1) -> None:
+        """As if the worker of a model without slots had come that far with a picture."""
+        job = self.jobs[request]
+        job.running = True
+        progress = Progress(step=step, steps=steps, preview=preview)
+        job.tell(Delta(request=request, attempt=attempt, progress=progress))
+
+    def painted(self, request: str, attachments: tuple[Attachment, ...]) -> None:
+        """As if it had made these pictures."""
+        job = self.jobs[request]
+        self._models[job.accepted.model].waiting.remove(job)
+        self._end(job, 0, attachments)
+
+    def _end(self, job: Job, tokens: int, attachments: tuple[Attachment, ...] = ()) -> None:
         inbound, accepted = job.inbound, job.accepted
         failed = job.text.startswith("FAIL")
         finish = "error" if failed else "cancelled" if job.cancelled.is_set() else "stop"
@@ -182,6 +202,8 @@ class DoubleHost:
                 model=accepted.model,
                 finish=finish,
                 error=error,
+                route=inbound.route,
+                attachments=attachments,
             ),
         ]
         job.reply = Outbound(
@@ -192,7 +214,9 @@ class DoubleHost:
             model=accepted.model,
             finish=finish,
             error=error,
+            route=inbound.route,
             usage=Usage(prompt_tokens=9, completion_tokens=tokens),
+            attachments=attachments,
         )
         job.tell(job.reply)
 
@@ -227,6 +251,9 @@ class DoubleHost:
     def models(self) -> Sequence[ModelStatus]:
         return [*(m.status for m in self._models.values()), *self.extra]
 
+    def updates(self) -> Sequence[UpdateStatus]:
+        return self.slots
+
     async def verify_key(self, key: str) -> str | None:
         return None
 
@@ -242,7 +269,10 @@ class DoubleHost:
         return Attachment(sha256=sha256, media_type=media_type, size_bytes=len(data), name=name)
 
     async def fetch(self, sha256: str) -> bytes | None:
-        return self.blobs.get(sha256)
+        data = self.blobs.get(sha256)
+        if data is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise Untrusted(f"blob {sha256} does not match its name; it was left out")
+        return data
 
     async def history(self, conversation: str) -> Sequence[Entry]:
         return tuple(self.sessions.get(self._token(conversation), ()))

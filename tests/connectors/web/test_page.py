@@ -314,3 +314,45 @@ async def test_the_reader_who_scrolls_up_is_left_in_peace(context: BrowserContex
     await page.get_by_role("combobox", name="Model").select_option(page_server.slow)
     await jump.click()
     await expect(jump).to_be_hidden()
+
+
+async def test_automatic_chooses_the_model_and_says_why(context: BrowserContext, page_server: PageServer) -> None:
+    page = await enter(context, page_server)
+    picker = page.get_by_role("combobox", name="Model")
+    await expect(picker).to_have_value("")
+    await expect(page.locator(".model-name")).to_have_text("Automatic")
+    await ask(page, unique("hello there"))
+    await expect(done(page)).to_have_count(1)
+    await expect(page.locator(".facts")).to_contain_text(f"{page_server.fast} ·")
+    await ask(page, unique("Write a Python function that sorts"))
+    await expect(done(page)).to_have_count(2)
+    await expect(page.locator(".facts").last).to_contain_text(f"{page_server.coder} (about code)")
+    await page.reload()
+    await expect(page.locator(".facts").last).to_contain_text(f"{page_server.coder} (about code)")
+    await page.get_by_role("button", name="切换到中文").click()
+    await expect(page.locator(".facts").last).to_contain_text("代码问题")
+    await expect(page.locator(".model-name")).to_have_text("自动")
+
+
+async def test_a_model_that_was_chosen_answers_until_automatic_is_chosen_again(
+    context: BrowserContext, page_server: PageServer
+) -> None:
+    page = await enter(context, page_server, page_server.fast)
+    await ask(page, unique("Write a Python function that sorts"))
+    await expect(page.locator(".facts")).to_contain_text(f"{page_server.fast} ·")
+    await page.reload()
+    await expect(page.locator(".model-name")).to_have_text(page_server.fast)
+    await page.get_by_role("combobox", name="Model").select_option("")
+    await expect(page.locator(".model-name")).to_have_text("Automatic")
+
+
+async def test_a_command_chooses_the_model_for_its_message_and_for_its_retry(
+    context: BrowserContext, page_server: PageServer
+) -> None:
+    page = await enter(context, page_server)
+    await ask(page, "/code " + unique("tell me something"))
+    await expect(page.locator(".facts")).to_contain_text(f"{page_server.coder} (your command)")
+    await expect(page.locator(".markdown")).not_to_contain_text("/code")
+    await page.get_by_role("button", name="Try again").click()
+    await expect(done(page)).to_have_count(1)
+    await expect(page.locator(".facts")).to_contain_text(f"{page_server.coder} ·")

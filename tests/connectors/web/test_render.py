@@ -113,3 +113,32 @@ def test_rendering_piece_by_piece_equals_rendering_the_whole(pieces: list[str], 
 def test_any_text_renders_to_allowed_elements_only(text: str) -> None:
     found = tags("".join(whole(text)))
     assert not {f for f in found if "@on" in f or "@style" in f or "@src" in f}
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("<!doctype html>\n<p>a</p>\n\n<p>b</p>\n</html>", True),
+        ("Here:\n<!DOCTYPE html>\n<html>\n\n# not a heading\n</html>\n*after*", True),
+        ("<!doctype html>\n<p>still being writ", True),
+        ("Write `<!doctype html>` first, then <html>.", False),
+    ],
+)
+def test_a_whole_html_document_without_a_fence_is_code(text: str, code: bool) -> None:
+    html = "".join(whole(text))
+    assert ('class="language-html"' in html) is code
+    assert "<h1>" not in html
+    assert ("<em>after</em>" in html) is ("*after*" in text)
+
+
+def test_a_document_within_a_fence_stays_as_it_is() -> None:
+    text = "```html\n<!doctype html>\n<p>a</p>\n</html>\n```\nend"
+    assert "".join(whole(text)).count("<pre>") == 1
+
+
+def test_a_document_that_grows_shows_what_it_shows_when_it_is_whole() -> None:
+    text = "Look:\n\n<!doctype html>\n<html>\n\n<p>a</p>\n</html>\n\nThat *is* it.\n\n- one\n- two\n"
+    blocks = Blocks()
+    for end in range(1, len(text) + 1):
+        blocks.update(text[:end])
+        assert tuple(blocks.html) == whole(text[:end])

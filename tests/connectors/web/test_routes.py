@@ -341,7 +341,7 @@ async def test_models_are_one_line_each_with_the_best_state(client: Client) -> N
         ModelStatus(name="vectors", type="embedding", worker="w", state="ready"),
     ]
     rows = {row["name"]: row for row in await client.json("GET", "/api/models")}
-    assert set(rows) == {"fast", "slow", "big"}
+    assert set(rows) == {"fast", "slow", "coder", "big"}
     assert rows["fast"]["state"] == "ready"
     assert rows["fast"]["default"] is True
     assert rows["big"]["reason"] == "file missing"

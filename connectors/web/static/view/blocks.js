@@ -2,6 +2,7 @@
 import { copy, el } from "../dom.js";
 import { icon } from "../icons.js";
 import { t } from "../i18n.js";
+import { isPage, previewButtons } from "./preview.js";
 
 const policy = globalThis.trustedTypes?.createPolicy("roost", { createHTML: (html) => html });
 const COPIED_MS = 1800;
@@ -22,14 +23,29 @@ export function showBlocks(body, html, from = 0) {
 function frame(pre) {
   const code = pre.querySelector("code");
   const language = /language-(\S+)/.exec(code?.className ?? "")?.[1] ?? t("code.plain");
-  const button = el("button", { type: "button", class: "code-copy", onclick: () => copied(button, pre.textContent) });
+  const button = el("button", { type: "button", class: "code-tool", onclick: () => copied(button, pre.textContent) });
   button.append(icon("copy"), el("span", { text: "code.copy" }));
-  const head = el("div", { class: "code-head" }, el("span", { class: "code-language" }, language), button);
+  const tools = el("div", { class: "code-tools" }, button);
+  const head = el("div", { class: "code-head" }, el("span", { class: "code-language" }, language), tools);
   pre.tabIndex = 0;
   pre.setAttribute("role", "region");
   pre.setAttribute("aria-label", language);
-  pre.replaceWith(el("div", { class: "code" }, head));
+  const box = el("div", { class: "code", "data-language": language.toLowerCase() }, head);
+  pre.replaceWith(box);
   head.after(pre);
+  if (isPage(language, pre.textContent)) tools.prepend(...previewButtons(box, pre, () => wholePage(box, pre)));
+}
+
+/** The HTML with the style sheets and scripts that stand beside it in the same answer, where it brings none itself. */
+function wholePage(box, pre) {
+  const html = pre.textContent;
+  const beside = (...languages) =>
+    [...(box.closest(".markdown")?.querySelectorAll(".code") ?? [])]
+      .filter((other) => languages.includes(other.dataset.language))
+      .map((other) => other.querySelector("pre").textContent);
+  const styles = /<style[\s>]/i.test(html) ? [] : beside("css");
+  const scripts = /<script[\s>](?![^>]*\bsrc=)/i.test(html) ? [] : beside("js", "javascript");
+  return html + styles.map((css) => `\n<style>\n${css}</style>`).join("") + scripts.map((js) => `\n<script>\n${js}</script>`).join("");
 }
 
 function wrap(table) {
@@ -42,6 +58,7 @@ function wrap(table) {
 export async function copied(button, text) {
   if (!(await copy(text))) return;
   const word = button.querySelector("span");
+  const said = word?.textContent;
   const glyph = button.querySelector("svg");
   const done = icon("check");
   glyph.replaceWith(done);
@@ -49,7 +66,7 @@ export async function copied(button, text) {
   button.classList.add("done");
   setTimeout(() => {
     done.replaceWith(glyph);
-    if (word) word.textContent = t("code.copy");
+    if (word) word.textContent = said;
     button.classList.remove("done");
   }, COPIED_MS);
 }

@@ -3,7 +3,10 @@ import { el, iconButton, word } from "../dom.js";
 import { icon } from "../icons.js";
 import { recall, remember } from "../settings.js";
 import * as talks from "../talks.js";
+import { asked, modelFor } from "../pictures.js";
+import { fieldOf } from "../wishes.js";
 import { Files } from "./files.js";
+import { Options } from "./options.js";
 
 const TOUCH = matchMedia("(hover: none) and (pointer: coarse)");
 
@@ -18,12 +21,13 @@ export class Composer {
       autocomplete: "off", oninput: () => this.#typed(), onkeydown: (event) => this.#key(event),
       onpaste: (event) => this.#paste(event),
     });
+    this.options = new Options();
     const attach = iconButton("image", "box.attach", () => this.files.picker.click());
     this.action = el("button", { type: "submit", class: "action" });
     this.box = el(
       "form",
-      { class: "box", onsubmit: (event) => this.#submit(event) },
-      this.files.node, this.text,
+      { class: "box", novalidate: true, onsubmit: (event) => this.#submit(event) },
+      this.files.node, this.text, this.options.node,
       el("div", { class: "box-row" }, attach, this.files.picker, el("span", { class: "gap" }), this.action),
     );
     this.note = el("p", { class: "box-note", text: TOUCH.matches ? "box.note" : "box.keys" });
@@ -31,6 +35,9 @@ export class Composer {
     this.#drops();
     talks.on("exchange", () => this.update());
     talks.on("thread", () => this.update());
+    talks.on("models", () => this.update());
+    talks.on("start", ({ file }) => this.#start(file));
+    talks.on("refused", (told) => this.#refused(told));
     addEventListener("roost-language", () => this.update(true));
     this.update(true);
   }
@@ -73,6 +80,9 @@ export class Composer {
       this.action.replaceChildren(icon(stop ? "stop" : "send"));
       word(this.action, "label", stop ? "box.stop" : "box.send");
     }
+    const picture = asked(this.text.value);
+    this.options.show(picture, this.files.items.length > 0);
+    word(this.text, "hint", picture ? "box.hint.picture" : "box.hint");
     const nothing = !this.text.value.trim() && this.files.attachments.length === 0;
     this.action.disabled = !stop && (nothing || this.files.busy);
   }
@@ -91,12 +101,34 @@ export class Composer {
     }
     const text = this.text.value.trim();
     if (this.action.disabled || (!text && this.files.attachments.length === 0)) return;
+    const wanted = asked(text) ? this.options.take() : {};
+    if (!wanted) return;
+    const want = asked(text) ? { ...wanted, model: modelFor(text) } : null;
     const attachments = this.files.take();
     this.text.value = "";
     this.#typed();
     this.#say("");
-    this.onsend(text, attachments);
+    this.onsend(text, attachments, want);
     this.focus();
+  }
+
+  /** A picture to start from; what shall become of it is the next message. */
+  #start(file) {
+    this.files.place(file);
+    if (!asked(this.text.value)) this.text.value = `/image ${this.text.value}`;
+    this.#typed();
+    this.focus();
+  }
+
+  /** An option was refused: the message comes back, and the reason stands beside the option. */
+  #refused({ thread, exchange }) {
+    const { text, attachments, error } = exchange;
+    if (thread !== talks.state.current || this.text.value.trim() || this.files.items.length > 0 || !asked(text)) return;
+    talks.discard(thread, exchange);
+    this.text.value = text;
+    for (const file of attachments) this.files.place(file);
+    this.#typed();
+    this.options.refuse(fieldOf(error.message), error.message);
   }
 
   #key(event) {

@@ -2,9 +2,12 @@
 import * as api from "../api.js";
 import { announce, el, iconButton, word } from "../dom.js";
 import { icon } from "../icons.js";
-import { language, placeInQueue, problem, t } from "../i18n.js";
+import { language, placeInQueue, problem, t, why } from "../i18n.js";
+import { isPainted, madeIn } from "../pictures.js";
 import * as talks from "../talks.js";
 import { copied, showBlocks } from "./blocks.js";
+import { PaintingView } from "./painting.js";
+import { madeHow, showMade } from "./picture.js";
 
 const SPOKEN_CHARS_MAX = 1500;
 
@@ -18,13 +21,15 @@ export class ExchangeView {
     this.question = el("article", { class: "question", label: "you" }, this.pictures, this.bubble, this.sent);
     this.progress = el("div", { class: "progress" });
     this.body = el("div", { class: "markdown" });
+    this.painting = new PaintingView(exchange);
     this.files = el("div", { class: "pictures" });
+    this.made = el("div", { class: "made" });
     this.after = el("div", { class: "after" });
     this.answer = el(
       "article",
       { class: "answer", label: "answer" },
       el("img", { class: "face", src: "/static/logo.svg", alt: "", width: 28, height: 28 }),
-      el("div", { class: "said" }, this.progress, this.body, this.files, this.after),
+      el("div", { class: "said" }, this.progress, this.painting.node, this.body, this.files, this.made, this.after),
     );
     this.node = el("section", { class: "exchange" }, this.question, this.answer);
     this.last = false;
@@ -46,13 +51,26 @@ export class ExchangeView {
     this.bubble.textContent = exchange.text;
     this.bubble.hidden = !exchange.text;
     pictures(this.pictures, exchange.attachments);
-    pictures(this.files, exchange.files);
+    pictures(this.files, exchange.files.filter((file) => !file.drawn));
+    showMade(this.made, madeIn(exchange));
     this.#sent();
     this.answer.hidden = exchange.status !== "open" && exchange.status !== "done";
     this.answer.setAttribute("aria-busy", String(exchange.status === "open"));
     this.#progress();
     this.#after();
-    if (ended) announce(t("answer.done", { text: this.body.textContent.slice(0, SPOKEN_CHARS_MAX) }));
+    if (ended) announce(this.#spoken());
+  }
+
+  /** What a screen reader says of the answer that has come. */
+  #spoken() {
+    const made = madeIn(this.exchange);
+    if (made.length === 0) return t("answer.done", { text: this.body.textContent.slice(0, SPOKEN_CHARS_MAX) });
+    return t(made.length === 1 ? "made.done" : "made.done.many", { n: made.length, prompt: made[0].file.drawn.prompt });
+  }
+
+  /** The picture in the making has come further. */
+  paint() {
+    this.#progress();
   }
 
   /** Retry belongs to the last answer only. */
@@ -80,7 +98,9 @@ export class ExchangeView {
   /** Where the answer will be: its place in the queue, or three dots. */
   #progress() {
     const { status, state, place, html } = this.exchange;
-    const waiting = status === "open" && html.length === 0;
+    const painted = isPainted(this.exchange);
+    this.painting.show(painted);
+    const waiting = status === "open" && html.length === 0 && !painted;
     this.progress.hidden = !waiting;
     if (!waiting) return;
     const queued = state === "queued";
@@ -108,9 +128,11 @@ export class ExchangeView {
       const plain = iconButton("retry", "answer.retry", again, { class: "icon small" });
       tools.append(exchange.error ? button("answer.retry", again) : plain);
     }
-    const made = facts(exchange);
-    if (made) tools.append(el("span", { class: "facts" }, made));
-    this.after.append(tools);
+    const drawn = madeIn(exchange);
+    const made = [drawn.length > 0 ? madeHow(drawn.map(({ file }) => file)) : "", facts(exchange)].filter(Boolean).join(" · ");
+    if (drawn.length > 0) this.after.prepend(el("p", { class: "made-how" }, made));
+    else if (made) tools.append(el("span", { class: "facts" }, made));
+    if (tools.childElementCount > 0) this.after.append(tools);
   }
 }
 
@@ -132,11 +154,12 @@ function pictures(box, attachments) {
 }
 
 /** Sentences about how the answer ended. */
-function remarks({ finish, notes, html, error }) {
+function remarks({ finish, notes, html, files, error, route, model }) {
   const lines = [...(notes ?? [])];
+  if (route?.reason === "failover") lines.unshift(t("why.failover", { wanted: route.wanted, model }));
   if (finish === "cancelled") lines.push(t("answer.stopped"));
   else if (finish === "length") lines.push(t("answer.length"));
-  else if (html.length === 0 && !error) lines.push(t("answer.empty"));
+  else if (html.length === 0 && files.length === 0 && !error) lines.push(t("answer.empty"));
   return lines;
 }
 
@@ -146,12 +169,14 @@ function trouble(error) {
   return el("div", { class: "problem", role: "alert" }, icon("alert"), el("div", {}, title, el("p", {}, problem(error))));
 }
 
-function facts({ model, usage, timings, error }) {
+function facts({ model, route, usage, timings, error, files }) {
   const parts = [];
   if (error) return model;
   const number = (n, digits) => n.toLocaleString(language(), { maximumFractionDigits: digits });
-  if (model) parts.push(model);
+  const reason = why(route);
+  if (files.some((file) => file.drawn)) parts.push(reason); // the line above has the model
+  else if (model) parts.push(reason ? `${model} (${reason})` : model);
   if (usage?.completion_tokens) parts.push(t("answer.tokens", { n: number(usage.completion_tokens, 0) }));
   if (timings?.total_ms) parts.push(t("answer.seconds", { n: number(timings.total_ms / 1000, 1) }));
-  return parts.join(" · ");
+  return parts.filter(Boolean).join(" · ");
 }

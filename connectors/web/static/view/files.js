@@ -40,13 +40,7 @@ export class Files {
   }
 
   async #upload(file, name) {
-    const url = URL.createObjectURL(file);
-    const item = { url, name, attachment: null };
-    const remove = iconButton("close", "cancel", () => this.#drop(item), { class: "icon tiny" });
-    remove.setAttribute("aria-label", t("box.remove", { name }));
-    item.node = el("div", { class: "thumb busy" }, el("img", { src: url, alt: name }), remove);
-    item.node.title = t("box.uploading", { name });
-    this.items.push(item);
+    const item = this.#item(URL.createObjectURL(file), name);
     this.#show();
     try {
       item.attachment = await api.attach(file);
@@ -57,6 +51,32 @@ export class Files {
       this.onproblem(t("file.failed", { name, why: problem(error) }));
     }
     this.onchange();
+  }
+
+  /** Add what the server has already. */
+  place(attachment) {
+    const { attachments_max: count } = state.limits;
+    if (this.items.some((item) => item.attachment?.sha256 === attachment.sha256)) return;
+    if (this.items.length >= count) {
+      this.onproblem(t("file.count", { n: count }));
+      return;
+    }
+    const { drawn, ...file } = attachment;
+    const item = this.#item(api.attachmentUrl(file.sha256), drawn?.prompt || file.name || t("file.image"));
+    item.attachment = file;
+    item.node.classList.remove("busy");
+    item.node.title = item.name;
+    this.#show();
+  }
+
+  #item(url, name) {
+    const item = { url, name, attachment: null };
+    const remove = iconButton("close", "cancel", () => this.#drop(item), { class: "icon tiny" });
+    remove.setAttribute("aria-label", t("box.remove", { name }));
+    item.node = el("div", { class: "thumb busy" }, el("img", { src: url, alt: name }), remove);
+    item.node.title = t("box.uploading", { name });
+    this.items.push(item);
+    return item;
   }
 
   /** Take the attachments for sending; the row is empty afterwards. */

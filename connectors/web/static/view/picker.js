@@ -16,21 +16,23 @@ export class Picker {
 
   show() {
     const { models } = talks.state;
-    const preset = models.find((m) => m.default)?.name ?? models[0]?.name ?? "";
-    const chosen = talks.chosenModel() || preset;
+    const chosen = talks.chosenModel();
+    const automatic = models.length > 1 && !chosen;
     this.node.classList.toggle("many", models.length > 1);
     this.select.hidden = models.length < 2;
-    this.name.textContent = chosen;
-    const shown = JSON.stringify([models, chosen, language()]);
+    this.name.textContent = automatic ? t("model.auto") : chosen || (models[0]?.name ?? "");
+    const named = models.map(({ update, ...model }) => model); // the progress of an update is not shown here
+    const shown = JSON.stringify([named, chosen, language()]);
     if (shown === this.shown) return; // an open list would close
     this.shown = shown;
-    this.select.replaceChildren(...models.map((model) => option(model, chosen)));
-    this.node.title = models.find((m) => m.name === chosen)?.description ?? "";
+    const any = el("option", { value: "", selected: automatic }, t("model.auto"));
+    this.select.replaceChildren(any, ...models.map((model) => option(model, chosen)));
+    this.node.title = automatic ? t("model.auto.why") : (models.find((m) => m.name === chosen)?.description ?? "");
   }
 }
 
 function option(model, chosen) {
   const ready = model.state === "ready";
   const why = ready ? "" : ` (${t(`model.${model.state}`)}${model.reason ? `: ${model.reason}` : ""})`;
-  return el("option", { value: model.name, disabled: !ready, selected: model.name === chosen }, model.name + why);
+  return el("option", { value: model.name, disabled: !talks.usable(model), selected: model.name === chosen }, model.name + why);
 }

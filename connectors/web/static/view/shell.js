@@ -4,16 +4,19 @@ import { icon } from "../icons.js";
 import { t, tellDocument } from "../i18n.js";
 import * as talks from "../talks.js";
 import { Composer } from "./composer.js";
+import { Gallery } from "./gallery.js";
 import { Picker } from "./picker.js";
 import { Sidebar } from "./sidebar.js";
 import { ThreadView } from "./thread.js";
+import { Updates } from "./updates.js";
 
 const NARROW = matchMedia("(max-width: 800px)");
 
 export class Shell {
   constructor({ onlogout }) {
     this.thread = new ThreadView({ onsuggest: (text) => this.composer.fill(text) });
-    this.composer = new Composer({ onsend: (text, attachments) => this.#send(text, attachments) });
+    this.composer = new Composer({ onsend: (...message) => this.#send(...message) });
+    this.gallery = new Gallery();
     this.sidebar = new Sidebar({
       onnew: () => this.fresh(), onopen: () => this.drawer(false), onclose: () => this.drawer(false), onlogout,
     });
@@ -24,10 +27,10 @@ export class Shell {
     const head = el(
       "header",
       { class: "head" },
-      this.menu, new Picker().node, el("span", { class: "gap" }),
+      this.menu, new Picker().node, el("span", { class: "gap" }), this.gallery.button,
       iconButton("plus", "chat.new", () => this.fresh(), { class: "icon head-new" }),
     );
-    this.main = el("main", { class: "main" }, head, this.banner, this.thread.node, this.composer.node);
+    this.main = el("main", { class: "main" }, head, this.banner, new Updates().node, this.thread.node, this.composer.node);
     this.shade = el("div", { class: "shade", hidden: true, onclick: () => this.drawer(false) });
     const skip = el("a", { class: "skip", href: "#message", text: "skip", onclick: (e) => (e.preventDefault(), this.composer.focus()) });
     this.node = el("div", { class: "shell" }, skip, this.sidebar.node, this.shade, this.main);
@@ -57,6 +60,7 @@ export class Shell {
     talks.state.current = of;
     of.unread = false;
     this.thread.open();
+    this.gallery.update();
     this.composer.open(wanted ?? "new");
     this.sidebar.show();
     this.#title();
@@ -84,9 +88,9 @@ export class Shell {
     else if (was) this.menu.focus();
   }
 
-  #send(text, attachments) {
+  #send(text, attachments, want) {
     const of = talks.state.current;
-    talks.ask(of, text, attachments);
+    talks.ask(of, text, attachments, want);
     this.sidebar.show();
     this.#title();
   }

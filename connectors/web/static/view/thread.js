@@ -26,6 +26,7 @@ export class ThreadView {
     talks.on("thread", ({ thread, own }) => thread === talks.state.current && this.show(own));
     talks.on("exchange", (told) => this.#exchange(told));
     talks.on("blocks", ({ exchange, from }) => this.views.get(exchange)?.blocks(from));
+    talks.on("painting", ({ exchange }) => this.views.get(exchange)?.paint());
     addEventListener("roost-language", () => this.views.forEach((view) => view.update()));
   }
 
