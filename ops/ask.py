@@ -17,8 +17,9 @@ from msgspec import Struct
 from bus import subjects
 from bus.client import Bus
 from bus.contract import Message
+from schemas import ask
 from schemas.errors import Disconnected, Rejected, Retryable
-from schemas.message import Delta, Outbound, RequestState
+from schemas.message import Attachment, Delta
 
 SILENCE_S = 3.0
 STATE_TIMEOUT_S = 2.0
@@ -38,6 +39,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     usage: dict[str, int] = {}
     timings: dict[str, float] = {}
     notes: tuple[str, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
+    """Pictures."""
 
 
 class Question:
@@ -85,14 +88,16 @@ class Question:
             known = msgspec.json.decode(raw, type=dict[str, Any])
             if "error" in known:
                 return None
-            state = msgspec.convert(known, RequestState)
+            state = msgspec.convert(known, ask.Told)
+            reply = known.get("reply")
         except (Retryable, Disconnected, msgspec.MsgspecError):
             return None  # the part is on its way back
-        if state.reply is not None:
-            return of_outbound(self.id, state.reply)
+        if reply is not None:
+            return told(reply)
         if state.state == "dead":
             raise Rejected(f"the message could not be handled: {state.reason}; see `roost dead list`", code="dead")
-        return Delta(request=state.id, state=state.state, place=state.place) if state.place else None
+        place = state.place if isinstance(state.place, int) else None
+        return Delta(request=state.id, state=state.state, place=place) if place else None
 
     async def cancel(self) -> None:
         """Ask for the answer to be ended; the `Answer` then has `finish="cancelled"`."""
@@ -104,28 +109,14 @@ def decode(message: Message) -> Delta | Answer:
     if message.headers.get("Status") == NO_RESPONDERS:
         raise Retryable("nobody takes questions; is the connector `nats` configured and ready? See `roost status`")
     try:
-        body = msgspec.json.decode(message.data, type=dict[str, Any])
-        if "error" in body:
-            problem = body["error"]
-            raise Rejected(str(problem.get("message", problem)), code=str(problem.get("code", "rejected")))
-        return msgspec.convert(body, Answer) if "id" in body else msgspec.convert(body, Delta)
+        return told(msgspec.json.decode(message.data, type=dict[str, Any]))
     except msgspec.MsgspecError as error:
         raise Retryable(f"an answer that cannot be read: {error}") from None
 
 
-def of_outbound(id: str, reply: Outbound) -> Answer:
-    """An answer as the request table keeps it."""
-    if reply.error is not None:
-        raise Rejected(reply.error.message, code=reply.error.code)
-    return Answer(
-        id=id,
-        text=reply.text,
-        request=reply.id,
-        model=reply.model,
-        version=reply.version,
-        conversation=reply.conversation,
-        finish=reply.finish,
-        usage=msgspec.to_builtins(reply.usage),
-        timings=msgspec.to_builtins(reply.timings),
-        notes=reply.notes,
-    )
+def told(body: dict[str, Any]) -> Delta | Answer:
+    """A delta or an answer; raises `Rejected` for an error, and `MsgspecError`."""
+    if "error" in body:
+        problem = body["error"]
+        raise Rejected(str(problem.get("message", problem)), code=str(problem.get("code", "rejected")))
+    return msgspec.convert(body, Answer) if "id" in body else msgspec.convert(body, Delta)

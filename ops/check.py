@@ -8,8 +8,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from ops.config import load
-from schemas.config import Config, Strict, settings_of
+from schemas.config import Config, settings_of
 from schemas.errors import ConfigError
+from schemas.strict import Strict
 
 
 class Findings(Struct, frozen=True):

@@ -7,6 +7,8 @@ must be mended first. Errors are one sentence on standard error that says what t
 from __future__ import annotations
 
 import sys
+from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import click
@@ -19,8 +21,10 @@ COMMANDS = {
     "run": "ops.commands.up:run",
     "check": "ops.commands.check:check",
     "doctor": "ops.commands.doctor:doctor",
+    "tune": "ops.commands.tune:tune",
     "status": "ops.commands.status:status",
-    "models": "ops.commands.status:models",
+    "models": "ops.commands.models:models",
+    "update": "ops.commands.update:update",
     "code": "ops.commands.status:code",
     "dead": "ops.commands.dead:dead",
     "keys": "ops.commands.keys:keys",
@@ -28,22 +32,23 @@ COMMANDS = {
     "turns": "ops.commands.logs:turns",
     "events": "ops.commands.logs:events",
 }
-"""Every command and where it is; the order is that of `roost --help`."""
+"""Every command of this package and where it is; the order is that of `roost --help`."""
+GROUP = "roost.commands"
+"""Entry points of commands that other packages bring along, such as `release`."""
 
 
 class Lazy(click.Group):
     """A group whose commands are imported only when they are asked for: `roost up` must start fast and small."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS, *sorted(point.name for point in entry_points(group=GROUP) if point.name not in COMMANDS)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        from importlib import import_module
-
-        module, _, name = COMMANDS[cmd_name].partition(":")
-        command = getattr(import_module(module), name)
+        if cmd_name in COMMANDS:
+            module, _, name = COMMANDS[cmd_name].partition(":")
+            command = getattr(import_module(module), name)
+        else:
+            command = next((point.load() for point in entry_points(group=GROUP, name=cmd_name)), None)
         return command if isinstance(command, click.Command) else None
 
 

@@ -7,31 +7,41 @@ been taken from the folder of the configuration file.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec.structs import replace
 
 from schemas.config import Config, ModelConfig, config_of
 from schemas.errors import ConfigError
+from schemas.update import UpdatesConfig
 
 FILE_BYTES_MAX = 1_000_000
 """A configuration of a hundred models has 20 kB; a larger file is a mistake."""
 RUNNING = "ROOST_RUNNING_CONFIG"
 """Set by the supervisor for its parts: the file with the configuration it has accepted."""
 
-ALL = frozenset({"*"})
-CONCERNED: dict[str, frozenset[str]] = {
-    "models": ALL,
-    "limits": ALL,
-    "language": ALL,
-    "connectors": frozenset({"connectors"}),
-    "http": frozenset({"connectors"}),
-    "bus": frozenset(),
-    "sessions": frozenset(),
+Reaction = Literal["nothing", "reload", "restart"]
+OTHERS = "*"
+"""Stands for every part that is not named."""
+REACTIONS: dict[str, dict[str, Reaction]] = {
+    "models": {"worker": "reload", "connectors": "reload", "ops": "nothing", "updater": "reload", OTHERS: "restart"},
+    "worker": {"worker": "reload"},
+    "power": {"ops": "restart"},
+    "updates": {"updater": "restart"},
+    "limits": {OTHERS: "restart"},
+    "language": {OTHERS: "restart"},
+    "connectors": {"connectors": "restart"},
+    "http": {"connectors": "restart"},
+    "bus": {},
+    "sessions": {},
 }
-"""Which parts a change of a section restarts; none: Roost itself must be restarted."""
+"""What a change of a section asks of a part: it takes it up while it serves, or starts anew; a part that is not named
+goes on. `bus` and `sessions`: Roost itself must be restarted."""
+
+LINK = "current"
 
 
 def parse(text: str, source: Path) -> object:
@@ -106,8 +116,15 @@ def absolute(config: Config, base: Path) -> Config:
     def full(path: str | None) -> str | None:
         return os.path.normpath(base / Path(path).expanduser()) if path else path
 
+    def files(path: str) -> str:
+        """A slot (a folder with a link `current`, which the updater keeps) stands for what its link names."""
+        whole = full(path) or ""
+        link = os.path.join(whole, LINK)
+        return link if path and os.path.islink(link) else whole
+
     def model(item: ModelConfig) -> ModelConfig:
-        return replace(item, path=full(item.path) or "")
+        lora = tuple(replace(adapter, path=files(adapter.path)) for adapter in item.lora)
+        return replace(item, path=files(item.path), lora=lora)
 
     password = config.sessions.password
     if password and password.startswith("file:"):
@@ -122,7 +139,17 @@ def absolute(config: Config, base: Path) -> Config:
             certificate_authority=full(config.bus.certificate_authority),
         ),
         sessions=replace(config.sessions, password=password),
+        updates=_updates(config.updates, full),
     )
+
+
+def _updates(updates: UpdatesConfig | None, full: Callable[[str | None], str | None]) -> UpdatesConfig | None:
+    """A source is a folder unless it is an address or the bus."""
+    if updates is None:
+        return None
+    folder = updates.source != "bus" and "://" not in updates.source
+    source = full(updates.source) if folder else updates.source
+    return replace(updates, source=source or "", root=full(updates.root) or "")
 
 
 def running_file(data: Path) -> Path:
@@ -153,10 +180,24 @@ def changes(old: Config, new: Config) -> list[tuple[str, str]]:
     ]
 
 
-def concerned(sections: set[str], parts: list[str]) -> list[str]:
-    """The parts that must start anew when these sections have changed, in the order of `parts`."""
-    wanted = frozenset().union(*(CONCERNED.get(section, ALL) for section in sections))
-    return [part for part in parts if wanted == ALL or "*" in wanted or part in wanted]
+def reactions(sections: Collection[str], parts: Sequence[str]) -> dict[str, Reaction]:
+    """What the parts must do when these sections have changed, in the order of `parts`; who goes on is left out."""
+    strength: tuple[Reaction, ...] = ("nothing", "reload", "restart")
+    found: dict[str, Reaction] = {}
+    for part in parts:
+        asked = [_reaction(section, part) for section in sections]
+        strongest: Reaction = max(asked, key=strength.index, default="nothing")
+        if strongest != "nothing":
+            found[part] = strongest
+    return found
+
+
+def _reaction(section: str, part: str) -> Reaction:
+    """A section that is not in the table concerns everybody: starting anew is always right."""
+    if section not in REACTIONS:
+        return "restart"
+    table = REACTIONS[section]
+    return table.get(part, table.get(OTHERS, "nothing"))
 
 
 def _differ(old: object, new: object, place: str) -> Iterator[str]:

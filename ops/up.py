@@ -24,7 +24,7 @@ from bus import child
 from bus.credentials import prepare, write_private
 from bus.embedded import NAMES, announce, servers_of
 from bus.endpoints import run_file
-from ops.config import RUNNING, concerned, load, running_file
+from ops.config import RUNNING, load, reactions, running_file
 from ops.part import PartService
 from ops.reload import Watch
 from ops.state import SystemState, UnitState, state_file, write_state
@@ -67,6 +67,11 @@ def part_commands() -> dict[str, list[str]]:
     return {name: [sys.executable, "-P", "-m", "ops.cli", "run", name] for name in names}
 
 
+def needed(name: str, config: Config) -> bool:
+    """Whether a part has anything to do; a process that has nothing to do costs 40 MB."""
+    return name != "updater" or config.updates is not None
+
+
 class Supervisor:
     """All units of one data folder. `run` returns an exit code when everything has stopped."""
 
@@ -80,6 +85,8 @@ class Supervisor:
             pid=os.getpid(), created=psutil.Process().create_time(), config=str(path), started_at=time.time()
         )
         self._told: dict[str, tuple[str, str]] = {}
+        self._lives: dict[str, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -91,19 +98,20 @@ class Supervisor:
         problem = ""
         try:
             async with asyncio.TaskGroup() as group:
-                lives = {server.name: self._begin(group, server) for server in self.servers}
-                await self._until_settled(list(lives))
+                self._group = group
+                for server in self.servers:
+                    self._begin(server)
+                await self._until_settled(list(self._lives))
                 problem = self._failed()
                 if not problem and not self.stopping.is_set():
                     announce(self.servers, self.data)
                     self._accept(self.config)
-                    lives |= {name: self._begin(group, self._part(name)) for name in self.commands}
                     greeting = group.create_task(self._greet())
                     watching = group.create_task(watch.run(self._accept))
                     await self.stopping.wait()
                     greeting.cancel()
                     watching.cancel()
-                await self._stop(lives)
+                await self._stop()
         finally:
             for part in self.parts.values():
                 await part.close()
@@ -113,10 +121,11 @@ class Supervisor:
             raise ConfigError(problem)
         return 0
 
-    def _begin(self, group: asyncio.TaskGroup, service: Service) -> asyncio.Task[None]:
+    def _begin(self, service: Service) -> None:
+        assert self._group is not None
         unit = Unit(service, self.data, self._changed)
-        self.units[unit.state.name] = unit
-        return group.create_task(unit.run())
+        self.units[service.name] = unit
+        self._lives[service.name] = self._group.create_task(unit.run())
 
     def _part(self, name: str) -> PartService:
         env = {
@@ -143,8 +152,9 @@ class Supervisor:
     def _failed(self) -> str:
         return "; ".join(unit.state.reason for unit in self.units.values() if unit.state.state == "failed")
 
-    async def _stop(self, lives: dict[str, asyncio.Task[None]]) -> None:
+    async def _stop(self) -> None:
         """Whoever takes messages in first, the servers last; a step waits for the one before."""
+        lives = self._lives
         rest = [name for name in lives if name not in NAMES and name != "connectors"]
         for step in (["connectors"], rest, ["valkey"], ["nats"]):
             for name in step:
@@ -165,7 +175,8 @@ class Supervisor:
 
     def _changed(self, state: UnitState) -> None:
         parts = tuple(unit.state for unit in self.units.values())
-        ready = all(part.state == "ready" for part in parts) and len(parts) == len(self.servers) + len(self.commands)
+        wanted = {server.name for server in self.servers} | set(self._wanted())
+        ready = all(part.state == "ready" for part in parts) and wanted == {part.name for part in parts}
         self.state = replace(self.state, parts=parts, ready=ready)
         try:
             write_state(self.data, self.state)
@@ -195,8 +206,11 @@ class Supervisor:
                 await asyncio.sleep(0.1)  # one has failed or is on its way back
         print(ready_line(self.state, self.data, tty=sys.stdout.isatty()), flush=True)
 
+    def _wanted(self) -> list[str]:
+        return [name for name in self.commands if needed(name, self.config)]
+
     def _accept(self, config: Config, sections: frozenset[str] = frozenset()) -> None:
-        """Make `config` the one that parts run with, and start those that it concerns anew."""
+        """Make `config` the one that parts run with; those that it concerns take it up, or are started anew."""
         # the servers run as they were started; what was changed about them waits for the next start
         self.config = replace(config, bus=self.config.bus, sessions=self.config.sessions)
         try:
@@ -204,12 +218,37 @@ class Supervisor:
         except OSError as error:
             say(f"{running_file(self.data)}: {error.strerror}; the parts go on with the old configuration")
             return
-        failed = {name for name in self.parts if self.units[name].state.state == "failed"}
-        for name in self.parts:
+        wanted = self._wanted()
+        for name in [name for name in self.parts if name not in wanted]:
+            self._end(name)
+        asked = reactions(sections, list(self.parts))
+        for name in wanted:
+            if name not in self.parts:
+                self._begin(self._part(name))
+                continue
             self.parts[name].stop_s = self.config.limits.drain_s + STOP_MARGIN_S
-            if name in failed or name in concerned(set(sections), list(self.parts)):
+            if self.units[name].state.state == "failed" or asked.get(name) == "restart":
                 say(f"{name} is restarted with the new configuration")
                 self.units[name].restart()
+            elif asked.get(name) == "reload":
+                say(f"{name} takes the new configuration up")
+                self.units[name].reload()
+
+    def _end(self, name: str) -> None:
+        """A part that has nothing to do any more goes; what is on the bus for it waits for its return."""
+        say(f"{name} is not needed any more")
+        unit, life, part = self.units[name], self._lives.pop(name), self.parts.pop(name)
+        unit.stop()
+
+        async def buried() -> None:
+            await asyncio.wait({life})
+            if self.units.get(name) is unit:
+                del self.units[name]
+                self._changed(unit.state)
+            await part.close()
+
+        assert self._group is not None
+        self._group.create_task(buried())
 
 
 def ready_line(state: SystemState, data: Path, *, tty: bool) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from ops.commands import Place, as_json, pass_place, show_json
@@ -25,18 +27,29 @@ def doctor(place: Place, hashes: bool, as_json: bool) -> int:
       roost doctor --no-hash --json
     """
     from ops import doctor as examine
+    from ops import fitness, inference, updates
     from ops.machine import look
     from ops.state import read_state
+    from schemas.machine import ModelDemand
 
-    rows = examine.hardware(look(place.data)) + examine.software()
+    here, built = inference.told(inference.hardware), inference.told(inference.build)
+    rows = examine.hardware(look(place.data)) + fitness.machine(here)
+    rows += examine.software() + fitness.llama(built, here)
+    demands: Sequence[ModelDemand] | inference.Silent = ()
     try:
         config = place.current()
         rows += examine.ports(config, read_state(place.data)) + examine.models(config, hashes=hashes)
+        rows += updates.rows(config)
+        demands = inference.told(lambda: inference.demands(config, place.data))
+        rows += fitness.plans(demands)
     except ConfigError as error:
         rows.append(examine.Row("configuration", "fail", str(place.config), error.message))
     failed = any(row.verdict == "fail" for row in rows)
     if as_json:
-        show_json({"ok": not failed, "checks": rows})
+        plain = {"machine": here, "llama_cpp": built, "plans": demands}
+        known = {k: v for k, v in plain.items() if not isinstance(v, inference.Silent)}
+        threads = {} if isinstance(here, inference.Silent) else {"threads": here.cpu.threads}
+        show_json({"ok": not failed, "checks": rows, **known, **threads})
         return int(failed)
     width = max(len(row.name) for row in rows)
     for row in rows:

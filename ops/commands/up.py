@@ -50,5 +50,6 @@ def run(place: Place, part: str) -> int:
     logging.basicConfig(
         level=os.environ.get("ROOST_LOG", "INFO").upper(), format=LOG_FORMAT, stream=sys.stderr, force=True
     )
+    os.environ["ROOST_DATA"] = str(place.data)
     code: int = parts[part].load()(for_part(place.config), place.data)
     return code

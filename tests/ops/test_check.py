@@ -23,9 +23,9 @@ def test_a_good_configuration_is_good(tmp_path: Path) -> None:
 
 
 def test_a_backend_that_is_not_installed_is_a_warning(tmp_path: Path) -> None:
-    code, found, _ = check(tmp_path, MODELS + "  - {name: image, type: diffusion, resolution: 512x512}\n")
+    code, found, _ = check(tmp_path, MODELS + "  - {name: image, type: vision, resolution: 512x512}\n")
     assert code == 0
-    assert "models[1] (image): no backend of type 'diffusion' is installed" in str(found["warnings"])
+    assert "models[1] (image): no backend of type 'vision' is installed" in str(found["warnings"])
 
 
 def test_a_model_without_its_file_is_a_warning(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_an_unknown_part_is_refused_with_the_names_of_those_there_are(tmp_path: 
     (tmp_path / "config.yaml").write_text(ECHO)
     done = run_cli(tmp_path / "config.yaml", tmp_path, "run", "dancer")
     assert done.returncode == 78
-    assert "installed are: connectors, worker" in done.stderr
+    assert "installed are: connectors, ops, updater, worker" in done.stderr
 
 
 @pytest.mark.parametrize("command", [["keys", "list"], ["dead", "list"], ["chat", "hi"], ["turns", "export"]])
@@ -75,12 +75,13 @@ def test_status_has_the_shape_that_scripts_rely_on(roost_up: Running) -> None:
         assert part["pid"] > 0
         assert part["state"] == "ready"
         assert part["rss_bytes"] > 1_000_000
-    assert [part["name"] for part in found["parts"]] == ["nats", "valkey", "connectors", "worker"]
+    assert [part["name"] for part in found["parts"]] == ["nats", "valkey", "connectors", "ops", "worker"]
     models = {model["name"]: model for model in found["models"]}
     assert (models["talk"]["type"], models["talk"]["state"]) == ("echo", "ready")
     assert models["talk"]["version"]
     for name in ("INBOX", "OUTBOX", "TURNS", "EVENTS", "AUDIT", "DEAD"):
         assert set(found["streams"][name]) >= {"messages", "pending"}
+    assert found["updates"] == []
     assert found["problem"] == ""
 
 

