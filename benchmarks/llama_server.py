@@ -65,13 +65,14 @@ def run(*command: str) -> None:
 
 
 @contextmanager
-def server(model: Path, *arguments: str) -> Iterator[str]:
-    """A running llama-server; gives its `/v1` address."""
+def server(model: Path, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[str]:
+    """A running llama-server; gives its `/v1` address. `environment`: variables beside ours."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [str(program("llama-server")), "-m", str(model), "--port", str(port), "--host", "127.0.0.1", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=own_environment())
+    variables = own_environment() | (environment or {})
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=variables)
     try:
         _wait(process, f"http://127.0.0.1:{port}/health")
         yield f"http://127.0.0.1:{port}/v1"

@@ -10,7 +10,8 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from typing import Any
 
 import aiohttp
@@ -21,6 +22,40 @@ from benchmarks.result import percentile
 
 TIMEOUT_S = 900.0
 RULE = "You answer for a small bakery. Rule {i}: bread of day {i} is sold at half its price; be short and friendly. "
+
+
+class Endpoint(Struct, frozen=True):
+    """Where a model is served: address up to `/v1`, its name there, API key."""
+
+    url: str
+    model: str
+    key: str = ""
+
+
+class Answer(Struct, kw_only=True):
+    """One streamed answer; times are of `time.perf_counter`."""
+
+    began: float
+    pieces: list[str]
+    stamps: list[float]
+    """When each piece came."""
+    prompt_tokens: int
+    tokens: int
+    request: str = ""
+    version: str = ""
+    """Of the model; Roost says both at the end of its answers."""
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    @property
+    def first(self) -> float:
+        return self.stamps[0] - self.began
+
+    @property
+    def gaps(self) -> list[float]:
+        return [b - a for a, b in pairwise(self.stamps)]
 
 
 class Load(Struct):
@@ -37,6 +72,20 @@ class Load(Struct):
     @property
     def tokens_per_s(self) -> float:
         return self.completion_tokens / self.seconds
+
+    def add(self, answer: Answer) -> None:
+        self.done += 1
+        self.prompt_tokens += answer.prompt_tokens
+        self.completion_tokens += answer.tokens
+        if answer.stamps:
+            self.first.append(answer.first)
+            self.gaps.extend(answer.gaps)
+
+    def whole(self, name: str) -> Load:
+        """Itself; raises when a conversation failed."""
+        if self.errors:
+            raise RuntimeError(f"{name}: {len(self.errors)} conversations failed: {self.errors[0]}")
+        return self
 
     def summary(self) -> dict[str, Any]:
         def ms(values: list[float], share: float) -> float | None:
@@ -55,13 +104,23 @@ class Load(Struct):
         }
 
 
-def shared_prompt(words: int) -> str:
-    """A system prompt of at least `words` words, the same for all conversations; empty for 0."""
-    text, i = "", 1
+def shared_prompt(words: int, start: str = "") -> str:
+    """A system prompt of at least `words` words, the same for the same `start`; empty for 0."""
+    text, i = start, 1
     while len(text.split()) < words:
         text += RULE.format(i=i)
         i += 1
     return text
+
+
+def session(endpoint: Endpoint) -> aiohttp.ClientSession:
+    """A client without a limit of connections; `async with`. A new one for each request: llama-server may close an idle
+    one at the moment at which the next request is written to it."""
+    return aiohttp.ClientSession(
+        headers={"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {},
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+        connector=aiohttp.TCPConnector(limit=0, force_close=True),
+    )
 
 
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
@@ -74,70 +133,70 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, A
             yield event
 
 
-async def _turn(http: aiohttp.ClientSession, url: str, body: dict[str, Any], load: Load) -> str:
-    """One streamed answer, measured."""
-    began = last = time.perf_counter()
+async def ask(
+    http: aiohttp.ClientSession,
+    endpoint: Endpoint,
+    messages: list[dict[str, str]],
+    tokens: int,
+    user: str,
+    seen: Callable[[], None] | None = None,
+) -> Answer:
+    """One streamed answer of exactly `tokens` tokens at temperature 0; `seen` is called with each piece."""
+    body = {
+        "model": endpoint.model,
+        "messages": messages,
+        "max_tokens": tokens,
+        "temperature": 0,
+        "ignore_eos": True,
+        "user": user,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
     pieces: list[str] = []
+    stamps: list[float] = []
     usage: dict[str, int] | None = None
-    async with http.post(f"{url}/chat/completions", json=body) as response:
+    ours: dict[str, str] = {}
+    began = time.perf_counter()
+    async with http.post(f"{endpoint.url}/chat/completions", json=body) as response:
         if response.status != 200:
             raise RuntimeError(f"{response.status} {(await response.text())[:200]}")
         async for event in _chunks(response):
             usage = event.get("usage") or usage
+            ours = event.get("roost") or ours
             for choice in event.get("choices", ()):
                 piece = choice["delta"].get("content")
                 if piece:
-                    now = time.perf_counter()
-                    (load.gaps if pieces else load.first).append(now - (last if pieces else began))
-                    last = now
+                    stamps.append(time.perf_counter())
                     pieces.append(piece)
-    load.done += 1
-    load.prompt_tokens += usage["prompt_tokens"] if usage else 0
-    load.completion_tokens += usage["completion_tokens"] if usage else len(pieces)
-    return "".join(pieces)
+                    if seen is not None:
+                        seen()
+    given = (usage["prompt_tokens"], usage["completion_tokens"]) if usage else (0, len(pieces))
+    who = {name: ours.get(name, "") for name in ("request", "version")}
+    return Answer(began=began, pieces=pieces, stamps=stamps, prompt_tokens=given[0], tokens=given[1], **who)
 
 
 async def _conversation(
-    http: aiohttp.ClientSession, url: str, model: str, number: int, turns: int, tokens: int, system: str, load: Load
+    http: aiohttp.ClientSession, endpoint: Endpoint, number: int, turns: int, tokens: int, system: str, load: Load
 ) -> None:
     messages = [{"role": "system", "content": system}] if system else []
     for turn in range(turns):
         question = f"Write a long tale about lighthouse {number * 37 + turn} and its keeper."
         messages.append({"role": "user", "content": question})
-        body = {
-            "model": model,
-            "messages": messages,
-            "max_tokens": tokens,
-            "temperature": 0,
-            "ignore_eos": True,
-            "user": f"load-{number}",
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
         try:
-            text = await _turn(http, url, body, load)
+            answer = await ask(http, endpoint, messages, tokens, f"load-{number}")
         except (aiohttp.ClientError, RuntimeError, TimeoutError) as error:
             load.errors.append(repr(error)[:300])
             return
-        messages.append({"role": "assistant", "content": text})
+        load.add(answer)
+        messages.append({"role": "assistant", "content": answer.text})
 
 
-def _session(key: str) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        headers={"Authorization": f"Bearer {key}"} if key else {},
-        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
-        connector=aiohttp.TCPConnector(limit=0),
-    )
-
-
-async def conversations(
-    url: str, model: str, streams: int, turns: int, tokens: int, words: int = 0, key: str = ""
-) -> Load:
+async def conversations(endpoint: Endpoint, streams: int, turns: int, tokens: int, words: int = 0) -> Load:
     """`streams` conversations at once, each of `turns` streamed answers of `tokens` tokens at temperature 0."""
     load, system = Load(), shared_prompt(words)
-    async with _session(key) as http:
+    async with session(endpoint) as http:
         began = time.perf_counter()
-        await asyncio.gather(*(_conversation(http, url, model, i, turns, tokens, system, load) for i in range(streams)))
+        await asyncio.gather(*(_conversation(http, endpoint, i, turns, tokens, system, load) for i in range(streams)))
         load.seconds = time.perf_counter() - began
     return load
 
@@ -160,7 +219,7 @@ async def questions(url: str, model: str, flights: int, total: int, key: str = "
             else:
                 load.errors.append(f"{response.status} {raw[:200]!r}")
 
-    async with _session(key) as http:
+    async with session(Endpoint(url, model, key)) as http:
         began = time.perf_counter()
         await asyncio.gather(*(lane(http) for _ in range(flights)))
         load.seconds = time.perf_counter() - began
@@ -175,15 +234,6 @@ if __name__ == "__main__":
         parser.add_argument(name, type=int)
     parser.add_argument("words", type=int, nargs="?", default=0)
     given = parser.parse_args()
-    found = asyncio.run(
-        conversations(
-            given.url.rstrip("/"),
-            given.model,
-            given.streams,
-            given.turns,
-            given.tokens,
-            given.words,
-            os.environ.get("API_KEY", ""),
-        )
-    )
+    place = Endpoint(given.url.rstrip("/"), given.model, os.environ.get("API_KEY", ""))
+    found = asyncio.run(conversations(place, given.streams, given.turns, given.tokens, given.words))
     print(json.dumps(found.summary()))

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,15 @@ UNMETERED = {"sender_rate_per_s": 1e6, "sender_burst": 1_000_000, "sender_queue_
 class Stack:
     """`async with Stack(models=…) as roost`: then `http`, `nats`, `client_nkey` and `key` say where it is."""
 
-    def __init__(self, *, models: tuple[dict[str, Any], ...] = ECHO, sync: str = "always") -> None:
+    def __init__(
+        self,
+        *,
+        models: tuple[dict[str, Any], ...] = ECHO,
+        sync: str = "always",
+        more: dict[str, Any] | None = None,
+        enter: Callable[[], None] | None = None,
+    ) -> None:
+        """`more`: further sections of the configuration. `enter` is called in the child before it becomes Roost."""
         self._folder = tempfile.TemporaryDirectory(prefix="roost-bench-")
         root = Path(self._folder.name)
         self._files = ["--config", str(root / "config.yaml"), "--data", str(root / "data")]
@@ -36,7 +45,9 @@ class Stack:
             "bus": {"listen": "127.0.0.1:0", "sync": sync},
             "sessions": {"listen": "127.0.0.1:0"},
             "limits": UNMETERED,
+            **(more or {}),
         }
+        self._enter = enter
         (root / "config.yaml").write_text(yaml.safe_dump(config))
         self.config: Config = config_of(config, root / "config.yaml")
         self.data = root / "data"
@@ -55,16 +66,21 @@ class Stack:
             raise RuntimeError(f"roost {' '.join(words)} ended with {process.returncode}: {out.decode()}")
         return out.decode().strip()
 
+    async def state(self) -> dict[str, Any]:
+        """What `roost status` tells now."""
+        found: dict[str, Any] = json.loads(await self.command("status", "--json"))
+        return found
+
     async def __aenter__(self) -> Stack:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "ops.cli", *self._files, "up", stdout=asyncio.subprocess.PIPE
+            sys.executable, "-m", "ops.cli", *self._files, "up", stdout=asyncio.subprocess.PIPE, preexec_fn=self._enter
         )
         assert self._process.stdout is not None
         try:
             async with asyncio.timeout(READY_S):
                 await self._process.stdout.readline()  # the ready line, or the end: then `status` fails
             self.ready_at = time.perf_counter()
-            self.status = json.loads(await self.command("status", "--json"))
+            self.status = await self.state()
             self.http, self.nats = self.status["http"], self.status["nats"]
             self.client_nkey = self.status["client_nkey"]
             self.key = await self.command("keys", "create", "bench")

@@ -1,14 +1,17 @@
-"""From `roost up` to the ready line on the starter model, and what all processes hold in memory when idle."""
+"""From `roost up` to the ready line on the starter models (the one for pictures where it is installed), and what all
+processes hold in memory when idle."""
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 
 import psutil
 
-from benchmarks.chat_load_vs_llama_server import model_file
-from benchmarks.result import Row, main, note
+from benchmarks.models import starter
+from benchmarks.pictures import folder_of
+from benchmarks.result import Row, Unavailable, main, note
 from benchmarks.stack import Stack
 
 NAME = "startup"
@@ -23,13 +26,15 @@ def resident(pid: int) -> float:
 
 
 async def run(quick: bool) -> list[Row]:
-    model = model_file()
-    entry = {"name": "chat", "type": "llama", "path": str(model)}
+    model = starter()
+    entries = [{"name": "chat", "type": "llama", "path": str(model)}]
+    with contextlib.suppress(Unavailable):
+        entries.append({"name": "pictures", "type": "diffusion", "path": str(folder_of("starter"))})
     times, rows = [], []
     for turn in range(1 if quick else 5):
         note(f"{NAME}: start {turn + 1}")
         began = time.perf_counter()
-        async with Stack(models=(entry,)) as roost:
+        async with Stack(models=tuple(entries)) as roost:
             times.append(roost.ready_at - began)
             parts = {p["name"]: p["pid"] for p in [*roost.status["parts"], roost.status["supervisor"]]}
             rows = [memory(name, pid) for name, pid in parts.items() if name != "worker"]

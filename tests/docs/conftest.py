@@ -1,10 +1,11 @@
-"""One Roost for all tests of the documentation: echo models named as in config.yaml, the plug-ins of docs/examples."""
+"""One Roost for all tests of the documentation: models named as in config.yaml, and the plug-ins of docs/examples."""
 
 from __future__ import annotations
 
 import os
 import tomllib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.conftest import ROOT
 from tests.running import RunningRoost
 
 EXAMPLES = ROOT / "docs" / "examples"
+DOODLER = ROOT / "workers" / "diffusion" / "doodler" / "weights"
 PLUGINS = (EXAMPLES / "line_connector", EXAMPLES / "faq_backend")
 
 
@@ -49,11 +51,13 @@ class House(RunningRoost):
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     line_port = free_port("127.0.0.1")
-    models = [
+    models: list[dict[str, Any]] = [
         {"name": "text-generation", "type": "echo", "delay_token_ms": 20},
         {"name": "library", "type": "faq", "path": str(EXAMPLES / "faq_backend" / "faq.txt")},
         {"name": "letters", "type": "spell"},
     ]
+    if find_spec("diffusers"):
+        models.append({"name": "image-processing", "type": "diffusion", "path": str(DOODLER), "warm_up": False})
     names = [connector["type"] for connector in yaml.safe_load((ROOT / "config.yaml").read_text())["connectors"]]
     connectors = [*({"type": name} for name in names), {"type": "line", "port": line_port}]
     started = House(tmp_path_factory.mktemp("house"), {"models": models, "connectors": connectors}, line_port=line_port)

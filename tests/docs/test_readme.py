@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from tests.docs.conftest import House
 
 README = (ROOT / "README.md").read_text()
 BLOCK = re.compile(r"^```(sh|python) run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+PICTURES = "/v1/images/"
 
 
 def here(house: House, text: str) -> str:
@@ -41,7 +45,7 @@ def run(command: list[str], script: str, environment: dict[str, str]) -> str:
 
 
 def test_the_shell_blocks_run_one_after_the_other(house: House, environment: dict[str, str]) -> None:
-    blocks = [text for language, text in BLOCK.findall(README) if language == "sh"]
+    blocks = [text for language, text in BLOCK.findall(README) if language == "sh" and PICTURES not in text]
     assert len(blocks) >= 5
     printed = run(["bash", "-eux"], here(house, "".join(blocks)), environment)
     assert house.code() in printed
@@ -55,6 +59,17 @@ def test_the_python_block_runs(house: House, environment: dict[str, str]) -> Non
     (block,) = [text for language, text in BLOCK.findall(README) if language == "python"]
     printed = run([sys.executable, "-"], here(house, block), {**environment, "ROOST_KEY": house.key("readme")})
     assert printed == "Name three birds."
+
+
+def test_the_block_that_asks_for_a_picture_gets_one(house: House, environment: dict[str, str]) -> None:
+    pytest.importorskip("diffusers", reason="drawing needs the extra diffusion")
+    (block,) = [text for language, text in BLOCK.findall(README) if language == "sh" and PICTURES in text]
+    key = house.key("pictures")
+    printed = run(["bash", "-eux"], here(house, block), {**environment, "ROOST_KEY": key})
+    (link,) = json.loads(printed)["data"]
+    asked = urllib.request.Request(link["url"], headers={"Authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(asked, timeout=30) as response:
+        assert response.read(8) == b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z]+)\b", README))))

@@ -139,7 +139,8 @@ async def test_a_cancelled_request_ends_with_what_it_has(roost: RunningRoost, cl
 
 async def test_the_service_is_visible_to_nats_tools(roost: RunningRoost, client: Any) -> None:
     info = json.loads((await client.request("$SRV.INFO.roost", b"")).data)
-    assert {e["subject"] for e in info["endpoints"]} == {"roost.ask", "roost.ask.state", "roost.ask.cancel"}
+    asks = {"roost.ask", "roost.ask.state", "roost.ask.cancel", "roost.ask.file"}
+    assert {e["subject"] for e in info["endpoints"]} == asks
     assert json.loads((await client.request("$SRV.PING.roost", b"")).data)["name"] == "roost"
 
 
@@ -168,7 +169,7 @@ BAD = [
     (b"\xff\xfe", "invalid_json"),
     (b"[" * 100_000, "invalid"),
     (b"[]", "invalid_request"),
-    (b"{}", "invalid_request"),
+    (b"{}", "empty"),
     (b'{"text": 5}', "invalid_request"),
     (b'{"text": "x", "max_tokens": "many"}', "invalid_request"),
     (b'{"text": ""}', "empty"),

@@ -76,6 +76,7 @@ def check(world: World) -> None:
         assert sorted(requests, key=first_sent.__getitem__) == requests, "delivered in order"
         done = [turn.id for turn in turns if turn.conversation == conversation]
         assert done == [r for r in requests if r not in dead], "finished in order"
+    assert world.closed_under_users == 0
     if not world.troubles.split:
         assert world.most_at_once == 1, "one at a time in each conversation"
 

@@ -16,6 +16,7 @@ from bus.memory_sessions import MemorySessions, MemoryStore
 from connectors import Capabilities
 from connectors.host.egress import Egress, Sent
 from connectors.host.exchange import Exchanges
+from connectors.host.gateway import Catalogue
 from connectors.host.ingress import Ingress
 from connectors.host.metrics import Metrics
 from schemas.config import Config, ConnectorConfig, LimitConfig, ModelConfig, SessionConfig
@@ -24,6 +25,7 @@ from schemas.message import Inbound, Outbound, Sender, Usage
 from tests.simulation.clock import unix_time
 from workers import Finished, Job, Piece
 from workers.host.loop import ModelLoop, taken
+from workers.host.resident import Resident
 
 WORKERS = 3
 SLOTS = 3
@@ -62,6 +64,7 @@ class Troubles:
         )
         self.crash_every_s = rng.choice((1e9, 12.0, 4.0))
         self.link_every_s = rng.choice((1e9, 15.0))
+        self.change_every_s = rng.choice((1e9, 10.0, 2.0))
         self.model_fails = some(0.05)
         self.deadly = some(0.04)
         """Messages that kill every worker that touches them."""
@@ -84,11 +87,16 @@ class SimLane:
         self._world = world
         self._worker = worker
         self._cancelled: set[str] = set()
-        self.backend = SimpleNamespace(slots=SLOTS, version="sim-1", context=0)
+        self._users = 0
+        self.version = "sim-1"
+        self.backend = SimpleNamespace(
+            slots=SLOTS, version="sim-1", context=0, kinds=frozenset({"chat"}), abilities=frozenset()
+        )
 
     async def run(self, job: Job) -> AsyncIterator[Piece]:
         world, running = self._world, self._world.running[job.conversation]
         running.append(job.request)
+        self._users += 1
         world.most_at_once = max(world.most_at_once, len(running))
         try:
             await asyncio.sleep(world.rng.uniform(0.01, 1.0))
@@ -101,10 +109,15 @@ class SimLane:
             await asyncio.sleep(world.rng.uniform(0.0, 0.2))
             yield Piece(job.request, "", Finished(usage=Usage(1, 1, 0)))
         finally:
+            self._users -= 1
             running.remove(job.request)
 
     def cancel(self, request: str) -> None:
         self._cancelled.add(request)
+
+    async def close(self) -> None:
+        if self._users:
+            self._world.closed_under_users += 1
 
 
 class Process:
@@ -126,6 +139,8 @@ class Process:
         self.sessions.cut()
         self.task.cancel()
         await asyncio.wait({self.task})
+        if not self.task.cancelled():
+            self.task.exception()  # whatever the dying process says is nobody's news
 
     async def stop(self) -> None:
         self.stopping.set()
@@ -139,8 +154,14 @@ class Worker(Process):
         super().__init__(world)
 
     async def run(self) -> None:
-        lane: Any = SimLane(self.world, self.name)
-        loop = ModelLoop(self.bus, self.sessions, self.name, MODEL, lane)
+        async with asyncio.TaskGroup() as tasks:
+            await self._serve(tasks)
+
+    async def _serve(self, tasks: asyncio.TaskGroup) -> None:
+        resident = Resident("echo", tasks, wait_s=CONFIG.limits.outage_s)
+        resident.replace(self._lane())
+        changing = tasks.create_task(self._change(resident))
+        loop = ModelLoop(self.bus, self.sessions, self.name, MODEL, resident)
         name, spec = streams.work_consumer("echo", CONFIG.limits)
         parked = CONFIG.limits.parked_max
         consumer = Consumer(self.bus, streams.INBOX, name, spec, loop, slots=SLOTS, parked_max=parked)
@@ -150,6 +171,20 @@ class Worker(Process):
 
         await self.bus.subscribe(subjects.take(self.name), offered)
         await consumer.run(self.stopping)
+        changing.cancel()
+
+    def _lane(self) -> Any:
+        return SimLane(self.world, self.name)
+
+    async def _change(self, resident: Resident) -> None:
+        """Another lane now and then, with the old one beside it or gone first."""
+        rng = self.world.rng
+        while True:
+            await asyncio.sleep(rng.uniform(0.5, 2.0) * self.world.troubles.change_every_s)
+            if rng.random() < 0.5:
+                resident.unload()
+                await asyncio.sleep(rng.uniform(0.0, 6.0))
+            resident.replace(self._lane())
 
 
 class SimConnector:
@@ -174,7 +209,15 @@ class Gateway(Process):
         sessions: Any = self.sessions
         connector: Any = SimConnector(self)
         sent, exchanges, metrics = Sent(sessions), Exchanges(self.bus, sessions), Metrics()
-        self.ingress = Ingress(self.bus, sessions, CONFIG, CONFIG.connectors[0], connector.capabilities, metrics)
+        self.ingress = Ingress(
+            self.bus,
+            sessions,
+            CONFIG,
+            CONFIG.connectors[0],
+            connector.capabilities,
+            metrics,
+            Catalogue(self.bus, CONFIG),
+        )
         egress = Egress(connector, sent, exchanges, self.ingress.meter, metrics)
         name, spec = streams.delivery_consumer("sim", CONFIG.limits)
         consumer = Consumer(self.bus, streams.OUTBOX, name, spec, egress, slots=8)
@@ -208,6 +251,7 @@ class World:
         self.store = MemoryStore(self.troubles.faults, unix_time)
         self.running: defaultdict[str, list[str]] = defaultdict(list)
         self.most_at_once = 0
+        self.closed_under_users = 0
         self.accepted: defaultdict[str, list[str]] = defaultdict(list)
         """Request ids by conversation, in the order in which their clients learned that they are stored."""
         self.sent: list[tuple[Gateway, Outbound]] = []
