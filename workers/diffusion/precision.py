@@ -43,7 +43,7 @@ def precision_of(settings: DiffusionSettings, device: str) -> Precision:
         return settings.precision
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-    if device == "cpu" and _has_bfloat16() and _gain() >= GAIN:
+    if device == "cpu" and has_bfloat16() and _gain() >= GAIN:
         return "bfloat16"
     return "float32"
 
@@ -56,7 +56,7 @@ def dtype_of(precision: Precision) -> torch.dtype:
     return dtype
 
 
-def _has_bfloat16() -> bool:
+def has_bfloat16() -> bool:
     """The processor multiplies bfloat16 by itself; elsewhere it would be imitated, and slow."""
     import torch
 

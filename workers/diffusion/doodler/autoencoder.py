@@ -13,6 +13,8 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as f
 
+from workers.diffusion.doodler.loop import quick
+
 LATENTS = 16
 INNER = (16, 32, 64)
 OUTER = (16, 16, 16)
@@ -135,14 +137,18 @@ def picture_loss(got: Tensor, wanted: Tensor) -> Tensor:
 
 
 class InnerLoss:
-    """Small pictures through both halves. The latents get a little noise, for the denoiser's will not be exact."""
+    """Small pictures through both halves, moved by parts of a cell, which the training set's own things never are.
+
+    The latents get a little noise, for the denoiser's will not be exact.
+    """
 
     def __init__(self, module: AutoencoderKL, pictures: Tensor, batch: int) -> None:
         self.module, self.pictures, self.batch = module, pictures, batch
 
     def __call__(self, rng: torch.Generator, done: float) -> dict[str, Tensor]:
         x = scaled(self.pictures[torch.randint(len(self.pictures), (self.batch,), generator=rng)])
-        with torch.autocast("cpu", torch.bfloat16):
+        x = x.roll(torch.randint(-2, 3, (2,), generator=rng).tolist(), (2, 3))
+        with quick():
             mean = self.module.encode(x).latent_dist.mean.float()
             got = self.module.decode(mean + 0.1 * torch.randn(mean.shape, generator=rng)).sample
         return {"picture": picture_loss(got, x), "size": 1e-3 * mean.square().mean()}
@@ -166,7 +172,7 @@ def encoded(module: AutoencoderKL, pictures: Tensor, batch: int = 64) -> Tensor:
     found = []
     for rows in pictures.split(batch):
         x = scaled(rows)
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick():
             found.append(module.encode(x).latent_dist.mean.float())
     return torch.cat(found)
 
@@ -212,7 +218,7 @@ class OuterLoss:
         x = scaled(x)
         # torch 2.13 crashes in the backward pass of a group norm whose input needs no gradient.
         noisy = (z + 0.08 * torch.randn(z.shape, generator=rng)).requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick():
             got = self.module.decode(noisy).sample
             found = self.module.encode(x).latent_dist.mean.float()
         return {"picture": picture_loss(got, x), "latents": 0.3 * f.smooth_l1_loss(found, z)}

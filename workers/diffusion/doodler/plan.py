@@ -17,13 +17,13 @@ class Plan:
     processes: int = 2
     batch: int = 16
     inner_steps: int = 8000
-    inner_s: float = 410
+    inner_s: float = 330
     text_steps: int = 6000
-    text_s: float = 480
+    text_s: float = 420
     denoise_steps: int = 16_000
-    denoise_s: float = 5300
+    denoise_s: float = 3700
     outer_steps: int = 5000
-    outer_s: float = 520
+    outer_s: float = 450
 
     def within(self, hours: float) -> "Plan":
         """The same run with its limits of time in proportion: all of it, rendering included, in about `hours`."""

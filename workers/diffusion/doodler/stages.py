@@ -14,6 +14,7 @@ from workers.diffusion.doodler import autoencoder, data, denoiser, pipeline, tex
 from workers.diffusion.doodler.loop import Stage, finished, load, together, train
 from workers.diffusion.doodler.plan import Plan
 from workers.diffusion.doodler.render import rendered
+from workers.diffusion.doodler.scene import loose_scene
 
 TRAIN = "train"
 """Folder of the training set inside the work folder."""
@@ -90,11 +91,13 @@ def encoder(folder: Path, plan: Plan) -> CLIPTextModel:
 
 def _denoise(rank: int, world: int, folder: Path, plan: Plan) -> None:
     torch.manual_seed(plan.seed)
-    unet = denoiser.build().to(memory_format=torch.channels_last)
+    unet = denoiser.build()
     empty = torch.tensor(tokens.ids(words(folder, plan), [""])[0])
+    weights = torch.cat([denoiser.emphasis(some) for some in array(folder, f"{TRAIN}/pictures").split(256)])
     loss = denoiser.DenoiserLoss(
-        unet, encoder(folder, plan), array(folder, "latents"), array(folder, f"{TRAIN}/tokens"), empty, plan.batch
-    )
+        unet, encoder(folder, plan), array(folder, "latents"), weights, array(folder, f"{TRAIN}/tokens"), empty,
+        plan.batch,
+    )  # fmt: skip
     stage = Stage("denoise", plan.denoise_steps, plan.denoise_s, 6e-4, plan.batch, ema=True, seed=plan.seed)
     train(rank, world, stage, unet, loss, folder)
 
@@ -127,8 +130,8 @@ def outer(folder: Path, plan: Plan) -> None:
     if not (folder / "sharp-latents.npy").exists():
         first = plan.seed * data.SEEDS
         seeds = random.Random(plan.seed).sample(range(first, first + plan.scenes), plan.sharp_scenes)
-        keep(folder / "sharp.npy", torch.from_numpy(rendered(seeds, 512)))
-        small = torch.from_numpy(rendered(seeds, data.SIDE))
+        keep(folder / "sharp.npy", torch.from_numpy(rendered(seeds, 512, loose_scene)))
+        small = torch.from_numpy(rendered(seeds, data.SIDE, loose_scene))
         keep(folder / "sharp-latents.npy", autoencoder.encoded(_normal(folder), small))
     together(_outer, folder, plan.processes, folder, plan)
 

@@ -10,6 +10,7 @@ from torch.nn import functional as f
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from workers.diffusion.doodler.data import HEADS
+from workers.diffusion.doodler.loop import quick
 from workers.diffusion.doodler.tokens import LENGTH
 
 WIDTH = 192
@@ -50,7 +51,7 @@ class ReaderLoss:
     def __call__(self, rng: torch.Generator, done: float) -> dict[str, Tensor]:
         rows = torch.randint(len(self.tokens), (self.batch,), generator=rng)
         which = torch.randint(self.tokens.shape[1], (self.batch,), generator=rng)
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick():
             _, said = self.module(self.tokens[rows, which].long())
         terms = {}
         for i, (name, logits) in enumerate(said.items()):
