@@ -88,7 +88,7 @@ class Updated:
         return next(row for row in (await self.order("status")).rows if row.name == MODEL)
 
     async def turns(self) -> list[Turn]:
-        """All finished exchanges, the oldest first, once none is under way: a reply may come before its turn is stored."""
+        """All finished exchanges, the oldest first, once no request is under way: replies come before turns."""
         end = time.monotonic() + IDLE_S
         while (await self.bus.stream_infos())["INBOX"].messages:
             if time.monotonic() > end:

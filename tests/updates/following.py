@@ -189,7 +189,7 @@ class Following(RunningRoost):
         return found
 
     async def turns(self, bus: Bus) -> list[Turn]:
-        """All finished exchanges, the oldest first, once none is under way: a reply may come before its turn is stored."""
+        """All finished exchanges, the oldest first, once no request is under way: replies come before turns."""
 
         async def idle() -> bool:
             return (await bus.stream_infos())["INBOX"].messages == 0
