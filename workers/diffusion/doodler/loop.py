@@ -75,11 +75,11 @@ def train(rank: int, world: int, stage: Stage, module: nn.Module, loss: Loss, fo
     rng = torch.Generator().manual_seed(stage.seed * 1000 + rank + 10 * step)
     start, saved_at = time.process_time(), time.monotonic()
     noted_at = saved_at
-    noted_step, elapsed, parent = step, before, os.getppid()
+    noted_step, elapsed, parent = step, before, torch.multiprocessing.parent_process()
     while (done := stage.done(step, elapsed)) < 1:
         for group in optimizer.param_groups:
             group["lr"] = stage.lr * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
-        if os.getppid() != parent:
+        if parent is not None and not parent.is_alive():
             raise SystemExit("the training run that started this process is gone")
         terms = loss(rng, done)
         torch.stack(list(terms.values())).sum().backward()
