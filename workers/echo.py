@@ -38,6 +38,8 @@ class EchoBackend(Backend):
         delay_token_ms: float = 0.0
         max_tokens: int = 4096
 
+    abilities = frozenset({"files"})
+    """It takes them, and says the words of the text all the same."""
     slots = 64
     version = "echo-1"
     mark = ""

@@ -48,5 +48,5 @@ def wishes(job: Job) -> Iterator[tuple[Ability, str]]:
         yield "logit_bias", "logit_bias"
     if sampling.adapter:
         yield "adapter", "adapter"
-    if job.kind == "image" and job.attachments:
+    if job.attachments:
         yield "files", "attachments"

@@ -1,5 +1,7 @@
 """Files on their way into a job and out of it: attachments by their hash, pictures that were made.
 
+A backend that takes no files is told what text files hold in the words of the message that they came with.
+
 What always holds: a picture is in the blob store before anybody is told its hash; what a message was sent with and is
 not there any more is said, not left out.
 """
@@ -12,8 +14,9 @@ from msgspec.structs import replace
 
 from bus.contract import Bus
 from schemas.errors import Rejected
-from schemas.message import Attachment
+from schemas.message import Attachment, Inbound
 from schemas.picture import EXTENSION
+from schemas.session import Entry
 from workers import Picture
 
 
@@ -29,6 +32,41 @@ async def fetched(bus: Bus, attachments: Sequence[Attachment]) -> tuple[bytes, .
             )
         files.append(data)
     return tuple(files)
+
+
+async def texts(bus: Bus, inbound: Inbound, history: Sequence[Entry]) -> dict[str, str]:
+    """What the text files of a conversation hold, by hash; a file that is none is left out.
+
+    Raises `Rejected` for one of the newest message that has aged out, or where they are too long together.
+    """
+    asked = [file for file in inbound.attachments if _may_be_text(file)]
+    read = zip(asked, await fetched(bus, asked), strict=True)
+    found = {file.sha256: text for file, data in read if (text := _text(data)) is not None}
+    chars, most = sum(map(len, found.values())), bus.config.limits.text_chars_max
+    if chars > most:
+        raise Rejected(
+            f"attachments: they have {chars} characters; at most {most} are taken (limits.text_chars_max)",
+            code="too_large",
+        )
+    for file in (file for entry in history for file in entry.attachments if _may_be_text(file)):
+        if file.sha256 not in found:
+            data = await bus.blobs.get(file.sha256)
+            if data is not None and (text := _text(data)) is not None:
+                found[file.sha256] = text
+    return found
+
+
+def _may_be_text(file: Attachment) -> bool:
+    return not file.media_type.startswith(("image/", "audio/", "video/"))
+
+
+def _text(data: bytes) -> str | None:
+    """As UTF-8; None for anything else."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
 
 
 async def stored(bus: Bus, pictures: Sequence[Picture], *, model: str, version: str) -> tuple[Attachment, ...]:

@@ -30,11 +30,11 @@ from schemas.message import Delta, Inbound, Outbound, Timings
 from schemas.model import FailedAnswer
 from schemas.session import Entry
 from schemas.turn import turn_of
-from workers import Finished
+from workers import Finished, Job
 from workers.host import files
 from workers.host.able import check_able
 from workers.host.lane import Lane, Superseded
-from workers.host.pipeline import entries_of, job_of, refusal_of, reply_of, state_of
+from workers.host.pipeline import CONVERSATIONS, entries_of, job_of, refusal_of, reply_of, state_of
 from workers.host.resident import Gone, Resident, Withdrawn
 from workers.host.said import Said
 
@@ -199,10 +199,7 @@ class ModelLoop(Handler):
         """Run the model; pieces go out as they come, to whoever listens."""
         started = time.time()
         queued_ms = max(0.0, started - inbound.received_at) * 1000 if inbound.received_at else 0.0
-        job = job_of(inbound, begun.history, self.model)
-        check_able(job, self.model.name, lane.backend.kinds, lane.backend.abilities)
-        if "files" in lane.backend.abilities and job.attachments:
-            job = replace(job, files=await self._patiently(lambda: files.fetched(self._bus, job.attachments)))
+        job = await self._job(lane, inbound, begun.history)
         subject = subjects.delta(inbound.id)
         said, first_ms, finished = Said(inbound.id, delivery.deliveries), 0.0, Finished()
         if inbound.stream:
@@ -228,6 +225,17 @@ class ModelLoop(Handler):
             lambda: files.stored(self._bus, finished.pictures, model=self.model.name, version=lane.version)
         )
         return reply_of(inbound, said.text, finished, lane.version, timings, said.logprobs, kept)
+
+    async def _job(self, lane: Lane, inbound: Inbound, history: Sequence[Entry]) -> Job:
+        """What this lane's backend sees of a request; raises `Rejected` for what it cannot do."""
+        texts: dict[str, str] = {}
+        if "files" not in lane.backend.abilities and inbound.kind in CONVERSATIONS:
+            texts = await self._patiently(lambda: files.texts(self._bus, inbound, history))
+        job = job_of(inbound, history, self.model, texts)
+        check_able(job, self.model.name, lane.backend.kinds, lane.backend.abilities)
+        if job.attachments:
+            job = replace(job, files=await self._patiently(lambda: files.fetched(self._bus, job.attachments)))
+        return job
 
     async def _failed(self, request: str, version: str, error: RoostError, delivery: Delivery) -> None:
         """Tell of a failure that is not the sender's fault: whoever watches this version counts it."""

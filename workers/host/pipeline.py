@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -58,17 +59,22 @@ def tenant_of(inbound: Inbound) -> str:
     return f"{token(inbound.channel, sender.application)}/{own}" if sender.application else own
 
 
-def job_of(inbound: Inbound, history: Sequence[Entry], model: ModelConfig) -> Job:
+def job_of(
+    inbound: Inbound, history: Sequence[Entry], model: ModelConfig, texts: Mapping[str, str] | None = None
+) -> Job:
     """Session history and request → what the backend sees. Exchanges that failed are left out of the prompt; an answer
     of pictures is a line that says so, as templates want a line of the assistant's behind each of the user's.
 
+    `texts`: what attachments hold, by hash; they stand in the line that they came with and are no attachments any more.
     One that failed and was answered when the operator sent it again stands there twice; the second counts.
     """
+    texts = texts or {}
     failed = {entry.request: i for i, entry in enumerate(history) if entry.error is not None}
     lines = [
         Message(entry.role, text)
         for i, entry in enumerate(history)
-        if i > failed.get(entry.request, -1) and (text := entry.text or _pictured(entry))
+        if i > failed.get(entry.request, -1)
+        and (text := _quoting(entry.text or _pictured(entry), entry.attachments, texts))
     ]
     if inbound.history is not None:
         lines = list(inbound.history)
@@ -78,8 +84,8 @@ def job_of(inbound: Inbound, history: Sequence[Entry], model: ModelConfig) -> Jo
     if system and not (lines and lines[0].role == "system") and kind == "chat":
         lines.insert(0, Message("system", system))
         shared = 1 if inbound.system is None else 0
-    if inbound.text:
-        lines.append(Message("user", inbound.text))
+    if text := _quoting(inbound.text, inbound.attachments, texts):
+        lines.append(Message("user", text))
     sampling = inbound.sampling
     if sampling.seed is None:
         sampling = replace(sampling, seed=seed_of(inbound.id))
@@ -93,9 +99,20 @@ def job_of(inbound: Inbound, history: Sequence[Entry], model: ModelConfig) -> Jo
         conversation=f"{inbound.channel}.{inbound.conversation}",
         sampling=sampling,
         drawing=inbound.drawing,
-        attachments=inbound.attachments,
+        attachments=tuple(file for file in inbound.attachments if file.sha256 not in texts),
         cancelled=threading.Event(),
     )
+
+
+def _quoting(text: str, attachments: Sequence[Attachment], texts: Mapping[str, str]) -> str:
+    """A line of a conversation behind the text files that came with it, each between fences that it cannot close."""
+    parts = []
+    for file in attachments:
+        if file.sha256 in texts:
+            body = texts[file.sha256]
+            fence = "`" * max(3, 1 + max(map(len, re.findall("`+", body)), default=0))
+            parts.append(f"{file.name or 'file'}:\n{fence}\n{body}\n{fence}")
+    return "\n\n".join([*parts, text] if text else parts)
 
 
 def _pictured(entry: Entry) -> str:

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-MANY = " ".join(f"w{n}" for n in range(60))
+MANY = " ".join(f"w{n}" for n in range(200))
+"""Four seconds of the model `slow`: long enough to do something meanwhile, also on a busy machine."""
 
 
 def unique(text: str) -> str:
@@ -77,7 +78,7 @@ async def test_escape_stops_the_answer_and_keeps_what_came(context: BrowserConte
     await page.keyboard.press("Escape")
     await expect(answers(page)).to_contain_text("You stopped this answer.")
     await expect(answers(page)).to_contain_text("w2")
-    await expect(answers(page)).not_to_contain_text("w59")
+    await expect(answers(page)).not_to_contain_text("w199")
 
 
 async def test_a_reload_while_streaming_goes_on_with_the_same_answer(
@@ -145,7 +146,7 @@ async def test_two_pages_show_the_same_conversation_while_it_grows(
     await expect(answers(second)).to_contain_text("w3")
     await expect(second.locator(".exchange")).to_have_attribute("data-status", "open")
     await expect(done(second)).to_have_count(1)
-    await expect(answers(second)).to_contain_text("w59")
+    await expect(answers(second)).to_contain_text("w199")
 
 
 async def test_the_language_changes_at_once_and_is_remembered(context: BrowserContext, page_server: PageServer) -> None:

@@ -66,9 +66,9 @@ async def test_a_worker_that_begins_anew_replaces_what_was_shown(
     page = await enter(context, page_server, "slow")
     async with page.expect_response("**/messages") as sent:
         await ask(page, MANY)
-    await expect(answers(page)).to_contain_text("w9")
+    await expect(answers(page)).to_contain_text("w40")
     page_server.host.restart((await (await sent.value).json())["request"])
-    await expect(answers(page)).not_to_contain_text("w9 ")
+    await expect(answers(page)).not_to_contain_text("w40 ")
     await page.keyboard.press("Escape")
     await expect(done(page)).to_have_count(1)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from schemas.message import Attachment, Sampling
+import pytest
+
+from schemas.message import Attachment, Kind, Sampling
 from schemas.picture import Drawing, Drawn, Progress
 from tests.workers.host.test_loop import House, house  # noqa: F401  a fixture
 from workers import Backend, Finished, Job, Picture
@@ -30,8 +32,8 @@ class Painter(Backend):
         yield Finished(pictures=tuple(made))
 
 
-def attached(data: bytes) -> Attachment:
-    return Attachment(sha256=hashlib.sha256(data).hexdigest(), media_type="image/png", size_bytes=len(data), name="a")
+def attached(data: bytes, name: str = "a", media_type: str = "image/png") -> Attachment:
+    return Attachment(sha256=hashlib.sha256(data).hexdigest(), media_type=media_type, size_bytes=len(data), name=name)
 
 
 async def test_pictures_are_stored_and_named_by_the_answer_the_turn_and_the_conversation(house: House) -> None:  # noqa: F811
@@ -73,3 +75,67 @@ async def test_a_model_that_takes_no_files_says_so(house: House) -> None:  # noq
         (reply,) = await house.replies(1)
         assert reply.error is not None
         assert reply.error.message.startswith("attachments: ")
+
+
+class Reader(Backend):
+    """Answers with all that it was told, a line each, and takes no files."""
+
+    version = "reader-1"
+
+    def generate(self, job: Job) -> Iterator[str]:
+        yield "\n--\n".join(message.text for message in job.messages)
+
+
+SOURCE = b"\xef\xbb\xbfprint('```')\n"
+QUOTED = "x.py:\n````\nprint('```')\n\n````\n\nwhat is it?"
+
+
+async def test_a_model_of_words_reads_text_files_also_when_the_conversation_goes_on(house: House) -> None:  # noqa: F811
+    await house.bus.blobs.put(SOURCE)
+    async with house.worker("w1", backend=Reader(Reader.Settings())):
+        await house.ask("r1", "what is it?", attachments=(attached(SOURCE, "x.py", "text/x-python"),))
+        (first,) = await house.replies(1)
+        assert first.text == QUOTED
+        await house.ask("r2", "and now?")
+        second = (await house.replies(2))[1]
+        assert second.text == f"{QUOTED}\n--\n{QUOTED}\n--\nand now?"
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type", "kind"),
+    [(START, "image/png", "chat"), (b"\x00\x01", "text/plain", "chat"), (b"\xff\xfe", "text/plain", "code"),
+     (b"words", "text/plain", "completion")],
+)  # fmt: skip
+async def test_a_model_of_words_refuses_what_it_cannot_read(
+    house: House, data: bytes, media_type: str, kind: Kind  # noqa: F811
+) -> None:  # fmt: skip
+    await house.bus.blobs.put(data)
+
+    class Both(Reader):
+        kinds = frozenset({"chat", "completion"})
+
+    async with house.worker("w1", backend=Both(Both.Settings())):
+        await house.ask("r1", "what is it?", kind=kind, attachments=(attached(data, "x", media_type),))
+        (reply,) = await house.replies(1)
+        assert reply.error is not None
+        assert (reply.error.code, reply.error.message.startswith("attachments: ")) == ("unsupported", True)
+
+
+async def test_text_files_are_no_way_around_the_limit_of_a_message(house: House) -> None:  # noqa: F811
+    long = b"a" * (house.bus.config.limits.text_chars_max + 1)
+    await house.bus.blobs.put(long)
+    async with house.worker("w1", backend=Reader(Reader.Settings())):
+        await house.ask("r1", "short", attachments=(attached(long, "x.txt", "text/plain"),))
+        (reply,) = await house.replies(1)
+        assert reply.error is not None
+        assert (reply.error.code, "text_chars_max" in reply.error.message) == ("too_large", True)
+
+
+async def test_a_text_file_that_is_gone_is_said_when_it_is_new_and_left_out_later(house: House) -> None:  # noqa: F811
+    async with house.worker("w1", backend=Reader(Reader.Settings())):
+        await house.ask("r1", "what is it?", attachments=(attached(SOURCE, "x.py", "text/x-python"),))
+        (reply,) = await house.replies(1)
+        assert reply.error is not None
+        assert reply.error.code == "gone"
+        await house.ask("r2", "never mind")
+        assert (await house.replies(2))[1].text == "never mind"

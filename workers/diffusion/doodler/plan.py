@@ -19,9 +19,9 @@ class Plan:
     inner_steps: int = 8000
     inner_s: float = 330
     text_steps: int = 6000
-    text_s: float = 420
+    text_s: float = 540
     denoise_steps: int = 16_000
-    denoise_s: float = 3700
+    denoise_s: float = 4500
     outer_steps: int = 5000
     outer_s: float = 450
 
