@@ -2,8 +2,9 @@
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="training needs the extra diffusion")
 pytest.importorskip("diffusers", reason="training needs the extra diffusion")
+
+import torch
 
 from workers.diffusion.doodler.denoiser import emphasis
 
