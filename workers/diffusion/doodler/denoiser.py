@@ -55,7 +55,10 @@ def emphasis(pictures: Tensor) -> Tensor:
 
 
 class DenoiserLoss:
-    """Velocity (Salimans and Ho 2022) at a random step of a random scene with one of its captions."""
+    """Velocity (Salimans and Ho 2022) at a random step of a random scene with one of its captions.
+
+    `weights`: of each cell, by `emphasis`. `shares`: how often each scene is taken, in any unit.
+    """
 
     def __init__(
         self,
@@ -63,18 +66,19 @@ class DenoiserLoss:
         encoder: CLIPTextModel,
         latents: Tensor,
         weights: Tensor,
+        shares: Tensor,
         tokens: Tensor,
         empty: Tensor,
         batch: int,
     ) -> None:
-        self.unet, self.encoder, self.latents, self.weights, self.tokens, self.empty, self.batch = (
-            unet, encoder, latents, weights, tokens, empty, batch,
+        self.unet, self.encoder, self.latents, self.weights, self.shares, self.tokens, self.empty, self.batch = (
+            unet, encoder, latents, weights, shares, tokens, empty, batch,
         )  # fmt: skip
         self.signal = signal()
 
     def __call__(self, rng: torch.Generator, done: float) -> dict[str, Tensor]:
         n = self.batch
-        rows = torch.randint(len(self.latents), (n,), generator=rng)
+        rows = torch.multinomial(self.shares, n, replacement=True, generator=rng)
         which = torch.randint(self.tokens.shape[1], (n,), generator=rng)
         ids = self.tokens[rows, which].long()
         ids[torch.rand(n, generator=rng) < UNCONDITIONAL] = self.empty

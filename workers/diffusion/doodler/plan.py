@@ -21,7 +21,7 @@ class Plan:
     text_steps: int = 6000
     text_s: float = 540
     denoise_steps: int = 16_000
-    denoise_s: float = 3100
+    denoise_s: float = 3200
     outer_steps: int = 5000
     outer_s: float = 400
 

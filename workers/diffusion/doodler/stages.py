@@ -16,6 +16,9 @@ from workers.diffusion.doodler.plan import Plan
 from workers.diffusion.doodler.render import rendered
 from workers.diffusion.doodler.scene import loose_scene
 
+PAIRED = 2.5
+"""How often the denoiser is shown a scene of two different things for once that it is shown another: what belongs to
+which of them is what it learns last."""
 TRAIN = "train"
 """Folder of the training set inside the work folder."""
 
@@ -94,9 +97,10 @@ def _denoise(rank: int, world: int, folder: Path, plan: Plan) -> None:
     unet = denoiser.build()
     empty = torch.tensor(tokens.ids(words(folder, plan), [""])[0])
     weights = torch.cat([denoiser.emphasis(some) for some in array(folder, f"{TRAIN}/pictures").split(256)])
+    paired = array(folder, f"{TRAIN}/labels")[:, list(data.HEADS).index("relation")] > 0
     loss = denoiser.DenoiserLoss(
-        unet, encoder(folder, plan), array(folder, "latents"), weights, array(folder, f"{TRAIN}/tokens"), empty,
-        plan.batch,
+        unet, encoder(folder, plan), array(folder, "latents"), weights, torch.where(paired, PAIRED, 1.0),
+        array(folder, f"{TRAIN}/tokens"), empty, plan.batch,
     )  # fmt: skip
     stage = Stage("denoise", plan.denoise_steps, plan.denoise_s, 6e-4, plan.batch, ema=True, seed=plan.seed)
     train(rank, world, stage, unet, loss, folder)
