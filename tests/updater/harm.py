@@ -2,8 +2,8 @@
 
 An event is a file opened, renamed, removed, linked, made … (an audit hook sees them; nothing is patched) or a chunk
 read from the source. `kill` ends the process by `os._exit`, and the next start too, at a random event; `fill` fills the
-disk that FOLDER is on. Then an update runs undisturbed. Prints one line of JSON: how the disturbed ones ended, and what
-was wrong after which event.
+disk that FOLDER is on. Then an update runs undisturbed. Prints one line of JSON: how the disturbed ones ended (`ends`),
+and the starts after a kill (`again`, some of which were over before their event), and what was wrong after which event.
 """
 
 from __future__ import annotations
@@ -119,6 +119,7 @@ class Trials:
         self.old = cut_release(self.repository, "1", OLD)
         self.new = cut_release(self.repository, "2", NEW)
         self.ends: Counter[str] = Counter()
+        self.again: Counter[str] = Counter()
         assert child(lambda: asyncio.run(update(self.first, self.repository, self.old))) == 0
 
     def events(self) -> int:
@@ -156,15 +157,19 @@ class Trials:
         shutil.rmtree(self.slot)
         shutil.copytree(self.first, self.slot, symlinks=True)
         store, code = Store(self.slot), self.harmed_at(number)
-        self.ends[{0: "done", KILLED: "killed", FULL: "full"}.get(code, "failed")] += 1
+        self.ends[ended(code)] += 1
         fault = wrong(store, self.new, self.old)
         if not fault and self.harm == "kill":
-            self.harmed_at(self.chosen.randint(1, events))
+            self.again[ended(self.harmed_at(self.chosen.randint(1, events)))] += 1
             fault = wrong(store, self.new, self.old)
         self.filler.unlink(missing_ok=True)
         if not fault and self.run() != 0:
             return "the next update failed"
         return fault or wrong(store, self.new, self.old) or serving(store) or litter(store)
+
+
+def ended(code: int) -> str:
+    return {0: "done", KILLED: "killed", FULL: "full"}.get(code, "failed")
 
 
 def serving(store: Store) -> str:
@@ -175,7 +180,8 @@ def main(base: Path, seed: int, harm: str) -> None:
     trials = Trials(base, seed, harm)
     events = trials.events()
     found = {number: trials.trial(number, events) for number in range(1, events + 1)}
-    print(json.dumps({"ends": trials.ends, "faults": {number: fault for number, fault in found.items() if fault}}))
+    faults = {number: fault for number, fault in found.items() if fault}
+    print(json.dumps({"ends": trials.ends, "again": trials.again, "faults": faults}))
 
 
 if __name__ == "__main__":

@@ -202,11 +202,12 @@ class House:
             timeout_s,
         )
 
+    async def model_events(self) -> list[ModelEvent]:
+        found = self.bus.read("EVENTS", "roost.event.model.>")
+        return [msgspec.json.decode(m.data, type=ModelEvent) async for m in found]
+
     async def events(self) -> list[tuple[str, str]]:
-        found = [
-            msgspec.json.decode(m.data, type=ModelEvent) async for m in self.bus.read("EVENTS", "roost.event.model.>")
-        ]
-        return [(event.what, event.version) for event in found]
+        return [(event.what, event.version) for event in await self.model_events()]
 
     async def alerts(self) -> list[str]:
         found = self.bus.read("EVENTS", "roost.event.alert.>")

@@ -233,21 +233,46 @@ async def test_beginnings_of_another_release_of_that_version_and_strangers_are_c
     home.holds("1", NEW)
 
 
-async def test_a_wrong_chunk_is_asked_for_again(home: Home) -> None:
+PLACES = pytest.mark.parametrize(
+    ("file", "number"),
+    [
+        pytest.param("model.safetensors", 0, id="first"),
+        pytest.param("model.safetensors", -1, id="last"),
+        pytest.param("vae/adapter.safetensors", 3, id="of-the-second-file"),
+        pytest.param("vae/config.json", -1, id="last-of-all"),
+    ],
+)
+"""Where the wrong chunk is."""
+
+
+def chunk_at(release: Release, file: str, number: int) -> str:
+    return next(found for found in release.files if found.path == file).chunks[number].path
+
+
+@PLACES
+async def test_a_wrong_chunk_is_asked_for_again(home: Home, file: str, number: int) -> None:
     release = home.cut("1", NEW)
-    bad = release.files[0].chunks[3].path
+    bad = chunk_at(release, file, number)
     source = home.source(spoil=lambda path, data: data[::-1] if (path, source.reads[path]) == (bad, 1) else data)
     await home.fetch(release, source)
     home.holds("1", NEW)
     assert source.reads[bad] == 2
 
 
-@pytest.mark.parametrize("spoil", [lambda data: data[::-1], lambda data: data[:-1], lambda data: b""])
+@PLACES
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda data: data[::-1], id="turned"),
+        pytest.param(lambda data: data[:-1], id="short"),
+        pytest.param(lambda data: b"", id="empty"),
+    ],
+)
 async def test_a_chunk_that_stays_wrong_ends_the_fetch_and_names_itself(
-    home: Home, spoil: Callable[[bytes], bytes]
+    home: Home, file: str, number: int, spoil: Callable[[bytes], bytes]
 ) -> None:
     release = home.cut("1", NEW)
-    bad = release.files[0].chunks[3].path
+    bad = chunk_at(release, file, number)
     source = home.source(spoil=lambda path, data: spoil(data) if path == bad else data)
     with pytest.raises(Untrusted, match=bad) as told:
         await home.fetch(release, source)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from bus import subjects
 from bus.contract import Message
-from bus.memory import MemoryBus
+from bus.memory import MemoryBus, MemoryServer
 from bus.stop import stop
 from schemas.config import Config, ModelConfig
 from schemas.errors import ConfigError, Disconnected, Untrusted
-from schemas.update import UpdateOrder, UpdateStatus, UpdateTold
+from schemas.update import UpdateOrder, UpdatesConfig, UpdateStatus, UpdateTold
 from tests.bus.real import soon
+from tests.simulation.clock import run
 from tests.updater.site import BASE, SITE, House, house_in
 from updater.check import Check
 from updater.orders import Orders
@@ -119,6 +122,51 @@ async def test_many_announcements_are_worth_one_check(house: House) -> None:
         await soon(lambda: source.asked == 2, "one more")
         await stop(running)
     assert source.asked == 2
+
+
+async def test_the_source_is_asked_again_by_itself_and_after_a_failure_too(house: House) -> None:
+    house.config = replace(house.config, check_every_s=0.05)
+    source = SourceDouble({"talk": "1"})
+    async with house.updater() as way:
+        check = check_of(house, source, {"talk": way})
+        running = asyncio.create_task(check.run())
+        await soon(lambda: source.asked >= 2, "a second check that nobody asked for")
+        assert check.reason == ""
+
+        source.answer = Disconnected("no route")
+        await soon(lambda: "no route" in check.reason, "a check that failed")
+        failed = source.asked
+        await soon(lambda: source.asked > failed, "another try after it")
+
+        source.answer = {"talk": "12"}
+        await soon(lambda: check.reason == "" and way.versions == ("1", "2"), "the schedule finds what is new")
+        await stop(running)
+
+
+def test_a_failed_check_is_tried_again_soon_and_later_each_time_and_a_good_one_waits_for_the_schedule() -> None:
+    """In virtual time: the shipped schedule is an hour."""
+    at: list[float] = []
+    enough = asyncio.Event()
+
+    class Failing(SourceDouble):
+        async def refresh(self) -> SourceDouble:
+            at.append(asyncio.get_running_loop().time())
+            self.answer = Disconnected("no route") if len(at) < 10 else {"talk": "1"}
+            if len(at) == 12:
+                enough.set()
+            return await super().refresh()
+
+    async def main() -> None:
+        source, config = Failing({}), UpdatesConfig(source="here", root="root.json")
+        bus = MemoryBus(MemoryServer(), BASE)
+        check = Check(bus, config, source, lambda: ["talk"], lambda *found: None)  # type: ignore[arg-type]
+        running = asyncio.create_task(check.run())
+        await asyncio.wait_for(enough.wait(), 10 * config.check_every_s)
+        await stop(running)
+
+    run(main)
+    waits = [round(after - before) for before, after in pairwise(at)]
+    assert waits == [5, 10, 20, 40, 80, 160, 300, 300, 300, 3600, 3600]
 
 
 async def test_orders_that_cannot_be_carried_out_say_why(house: House) -> None:

@@ -66,6 +66,9 @@ def test_a_kill_at_any_event_leaves_one_whole_version_serving_and_the_next_updat
     assert told["faults"] == {}
     assert set(told["ends"]) == {"killed"}
     assert told["ends"]["killed"] >= 60
+    assert set(told["again"]) <= {"killed", "done"}
+    assert sum(told["again"].values()) == told["ends"]["killed"], "each start after a kill is harmed too"
+    assert told["ends"]["killed"] + told["again"]["killed"] >= 100
 
 
 def test_a_disk_that_fills_at_any_event_harms_nothing_and_says_what_is_missing(tmp_path: Path) -> None:

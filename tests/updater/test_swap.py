@@ -159,7 +159,8 @@ async def test_a_worse_version_is_rolled_back_while_it_is_watched(house: House) 
         await house.alerted("update_rolled_back")
     assert worker.serves == ["1", "2", "1"]
     assert [o.trial for o in worker.orders if o.do == "stage"] == [True, False]
-    assert (await house.events())[-1] == ("rolled_back", "1")
+    back = (await house.model_events())[-1]
+    assert (back.what, back.version, back.previous, back.reason) == ("rolled_back", "1", "2", "slower")
 
 
 @pytest.mark.parametrize("trouble", ["no worker", "unavailable", "bad_model"])

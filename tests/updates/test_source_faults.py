@@ -15,10 +15,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bus.client import Bus
 from bus.programs import free_port
+from schemas.model import ModelEvent
 from schemas.release import Release
 from tests.running import wait_for
 from tests.updater import evil
@@ -29,7 +31,7 @@ from tests.updates.following import Following, following, golden, mark
 from tests.updates.talkers import Talk, faults, talking
 
 SEED = int(os.environ.get("ROOST_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
-SLOTS = ("cut", "gone", "silent", "metadata", "large")
+SLOTS = ("cut", "gone", "silent", "metadata", "large", "slow")
 PORT = free_port("127.0.0.1")
 MB = 1_000_000
 
@@ -43,6 +45,8 @@ class Line:
         """Chunks are sent to these bytes, one after the other, and then the connection ends."""
         self.silent_at: int | None = None
         """From this many chunk bytes on nothing goes on."""
+        self.slow_s = 0.0
+        """So long each chunk takes."""
         self.sent = 0
         """Bytes of chunks."""
 
@@ -61,6 +65,7 @@ class Line:
             if self.cuts:
                 whole = whole[: self.cuts.pop() % len(whole)]
             self.sent += len(whole)
+            await asyncio.sleep(self.slow_s)
         writer.write(whole)
 
 
@@ -186,6 +191,35 @@ async def test_a_source_that_goes_in_the_middle_is_waited_for_and_nothing_is_fet
         async with line(here) as way:
             await here.settled("1", "gone")
             assert way.sent + first <= size + 3 * MB, "what had come is not asked for again"
+
+
+async def fetching(bus: Bus, name: str) -> list[ModelEvent]:
+    """All events that told how far a fetch is, the oldest first."""
+    found = bus.read("EVENTS", f"roost.event.model.{name}.fetching")
+    return [msgspec.json.decode(message.data, type=ModelEvent) async for message in found]
+
+
+@pytest.mark.timeout(90)
+async def test_over_a_slow_line_events_tell_how_far_it_is(here: Following) -> None:
+    async with asking(here, "slow", "0", "1") as (bus, _), line(here) as way:
+        files = {f"part-{number}.safetensors": weights(noise(number, 20_000)) for number in range(80)}  # a chunk each
+        files["echo.json"] = json.dumps({"mark": mark("1")}).encode()
+        size = here.house.release("slow", "1", files, goldens=(golden("1"),)).size
+        way.slow_s = 0.4
+        await here.order(bus, "check")
+
+        async def midway() -> list[ModelEvent]:
+            return [event for event in await fetching(bus, "slow") if 0 < event.done < event.size]
+
+        await wait_for(midway, 30, "an event tells of a part that has come")
+        assert here.serves("slow") == "0", "it was told while it was fetched"
+        way.slow_s = 0.0
+        await here.settled("1", "slow")
+        events = await fetching(bus, "slow")
+        told = {(event.model, event.what, event.version, event.previous, event.size) for event in events}
+        assert told == {("slow", "fetching", "1", "0", size)}
+        assert len(events) >= 2, "one at the beginning, and one each few seconds"
+        assert [event.done for event in events] == sorted(event.done for event in events)
 
 
 @pytest.mark.timeout(60)

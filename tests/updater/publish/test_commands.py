@@ -59,13 +59,15 @@ def roost_release(*arguments: object, **options: Any) -> subprocess.CompletedPro
     )  # fmt: skip
 
 
-def in_terminal(arguments: list[object], typed: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
-    """Run in a terminal of its own, type, and return the exit code and all that was shown."""
+def in_terminal(
+    arguments: list[object], typed: str, environment: dict[str, str] | None = None, group: str = "release"
+) -> tuple[int, str]:
+    """Run `roost GROUP ARGUMENTS` in a terminal of its own, type, and return the exit code and all that was shown."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(ROOT)
         os.execve(
-            sys.executable, [sys.executable, "-m", "ops.cli", "release", *map(str, arguments)],
+            sys.executable, [sys.executable, "-m", "ops.cli", group, *map(str, arguments)],
             {**os.environ, "TERM": "xterm", **(environment or {})},
         )  # fmt: skip
     shown, deadline, waiting = "", time.monotonic() + 60, [line + "\n" for line in typed.splitlines()]

@@ -1,0 +1,19 @@
+"""Blobs on a real server: what the one in memory does not show."""
+
+from __future__ import annotations
+
+from tests.bus.real import Real, config_of, soon
+
+
+async def test_a_blob_is_gone_after_its_age_and_may_come_back(real: Real) -> None:
+    bus = await real.fresh(config_of(blob_age_s=1))
+    sha256 = await bus.blobs.put(b"a picture")
+    assert await bus.blobs.get(sha256) == b"a picture"
+
+    async def empty() -> bool:
+        return [message async for message in bus.read("OBJ_BLOBS", "$O.BLOBS.>")] == []
+
+    await soon(empty, "pieces and description of a blob of one second's age have gone")
+    assert await bus.blobs.get(sha256) is None
+    assert await bus.blobs.put(b"a picture") == sha256
+    assert await bus.blobs.get(sha256) == b"a picture"
