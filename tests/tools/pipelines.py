@@ -41,7 +41,7 @@ SD15_TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers":
 
 
 def make(folder: Path, kind: str = "sd", *, seed: int = 0, **more: Any) -> Path:
-    """Write a pipeline of this kind: `sd`, `sdxl`, `flux`, `chroma` (which cannot start from a picture), `sd15`."""
+    """Write a pipeline of a kind: `sd`, `sdxl`, `flux`, `chroma` (which cannot start from a picture), `lcm`, `sd15`."""
     offline.libraries()
     import torch
 
@@ -132,6 +132,25 @@ def sd(*, unet: dict[str, Any] | None = None, vae: Any = None, text: dict[str, A
     )
 
 
+def lcm() -> Any:
+    """Like a latent consistency model: the guidance is a condition, few steps are taken of a schedule of 50."""
+    from diffusers import LatentConsistencyModelPipeline, LCMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    encoder = _text(CLIPTextModel)
+    unet = UNet2DConditionModel(**TINY_UNET, cross_attention_dim=encoder.config.hidden_size, time_cond_proj_dim=16)
+    return LatentConsistencyModelPipeline(
+        vae=_vae(),
+        text_encoder=encoder,
+        tokenizer=tokenizer(),
+        unet=unet,
+        scheduler=LCMScheduler(original_inference_steps=50, **SD_BETAS),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
 def sd15() -> Any:
     """As large as Stable Diffusion 1.5: 860 million weights in the denoiser."""
     return sd(unet=SD15_UNET, vae=_vae(**SD15_VAE, norm_num_groups=32), text=SD15_TEXT)
@@ -213,7 +232,14 @@ def chroma() -> Any:
     )
 
 
-KINDS: dict[str, Callable[..., Any]] = {"sd": sd, "sd15": sd15, "sdxl": sdxl, "flux": flux, "chroma": chroma}
+KINDS: dict[str, Callable[..., Any]] = {
+    "sd": sd,
+    "sd15": sd15,
+    "sdxl": sdxl,
+    "flux": flux,
+    "chroma": chroma,
+    "lcm": lcm,
+}
 
 
 def adapter(folder: Path, *, scale: float = 1.0, seed: int = 1, rank: int = 2) -> Path:

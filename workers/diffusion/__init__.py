@@ -2,8 +2,8 @@
 
 A job goes add → wish (what is asked for, checked) → schedule (what is computed together) → round, on the painter's
 thread → pieces. This file joins the parts; it computes nothing. What always holds: nothing is fetched from a network;
-a bad folder or setting is a `ConfigError` or `Untrusted` at load, a bad request is one failed job, and `close` gives
-back the memory and the thread.
+a bad folder or setting is a `ConfigError` or `Untrusted` at load, a lack of memory there a `MemoryError`; a bad request
+is one failed job, and `close` gives back the memory and the thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from schemas.errors import Retryable, RoostError
 from schemas.message import Kind
 from workers import Ability, BackendSettings, BatchBackend, Demand, Job, Piece
-from workers.diffusion import adapters, folder, offline, precision, sizes
+from workers.diffusion import adapters, folder, memory, offline, precision, sizes
 from workers.diffusion.painter import Painter
 from workers.diffusion.preview import Pace
 from workers.diffusion.settings import DiffusionSettings, Precision
@@ -98,7 +98,7 @@ class DiffusionBackend(BatchBackend):
             precision=chosen,
             device=device,
             adapters_bytes=adapters.check(self.adapters),
-            limit=limit,
+            limit=sizes.within(limit, precision.card_free(device)),
             mapped=self._trial,
         )
         self._chosen = _Chosen(path, found, self.settings.advised(found.advice), made, chosen, device)
@@ -126,16 +126,21 @@ class DiffusionBackend(BatchBackend):
 
         assert self._painter is not None
         self._threads.use()
-        return Pipeline(
-            chosen.folder,
-            chosen.path or chosen.folder.path,
-            chosen.settings,
-            chosen.plan,
-            chosen.precision,
-            chosen.device,
-            self.adapters,
-            self._painter.look,
-        )
+        shown = chosen.path or chosen.folder.path
+        try:
+            return Pipeline(
+                chosen.folder,
+                shown,
+                chosen.settings,
+                chosen.plan,
+                chosen.precision,
+                chosen.device,
+                self.adapters,
+                self._painter.look,
+            )
+        except RuntimeError as error:  # after the weights are there: the previews are fitted
+            memory.check(error, str(shown))
+            raise
 
     def _serve(self, chosen: _Chosen, pipeline: Pipeline) -> None:
         from workers.diffusion.round import Round, Row

@@ -11,6 +11,7 @@ from typing import Any
 
 from schemas.config import AdapterConfig
 from schemas.errors import ConfigError, Untrusted
+from workers.diffusion import memory
 from workers.diffusion.weights import PICKLED, header
 
 
@@ -33,7 +34,7 @@ class Adapters:
     """Those of one pipeline, and which of them are on."""
 
     def __init__(self, pipe: Any, adapters: Sequence[AdapterConfig]) -> None:
-        """Load them; raises `ConfigError` or `Untrusted`."""
+        """Load them; raises `ConfigError`, `Untrusted` or `MemoryError`."""
         self._pipe = pipe
         self._adapters = {f"adapter_{i}": adapter for i, adapter in enumerate(adapters)}
         self._on: tuple[str, ...] | None = None
@@ -51,6 +52,7 @@ class Adapters:
                     use_safetensors=True,
                 )
             except Exception as error:
+                memory.check(error, f"lora: {path}")
                 raise Untrusted(
                     f"lora: {path} does not fit this model: {str(error)[:300]}", code="model_file"
                 ) from error

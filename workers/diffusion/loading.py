@@ -1,7 +1,7 @@
 """From a checked folder to a pipeline of diffusers that is ready to be called.
 
 What always holds: nothing is fetched and no code of the folder's own is run; every weight comes from its file, for the
-library would make up what is missing; whatever goes wrong is a `RoostError` that names the folder.
+library would make up what is missing; whatever goes wrong is a `RoostError` that names the folder, or a `MemoryError`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from schemas.errors import ConfigError, RoostError, Untrusted
+from workers.diffusion import memory
 from workers.diffusion.folder import PREVIEW_DECODER, Folder
 from workers.diffusion.precision import dtype_of
 from workers.diffusion.settings import Precision
@@ -47,9 +48,10 @@ def load(folder: Folder, shown: Path, precision: Precision, device: str, look: C
         _check_whole(folder, pipe)
         pipe.to(device)
         prepare(pipe, look)
-    except (RoostError, MemoryError):
+    except RoostError:
         raise
     except Exception as error:
+        memory.check(error, str(shown))
         raise Untrusted(
             f"{shown} cannot be loaded as a {folder.kind}: {type(error).__name__}: {str(error)[:300]}; "
             "copy the whole folder again, or take another model",
@@ -71,7 +73,7 @@ def start_pipe(pipe: Any) -> Any | None:
     return made
 
 
-def preview_decoder(folder: Folder, precision: Precision) -> Any | None:
+def preview_decoder(folder: Folder, precision: Precision, device: str) -> Any | None:
     """The small decoder that the folder brings, if it does."""
     if folder.preview is None:
         return None
@@ -79,8 +81,10 @@ def preview_decoder(folder: Folder, precision: Precision) -> Any | None:
 
     path, kind = folder.path / PREVIEW_DECODER, cast(Any, AutoencoderTiny)
     try:
-        return kind.from_pretrained(str(path), dtype=dtype_of(precision), local_files_only=True, use_safetensors=True)
+        made = kind.from_pretrained(str(path), dtype=dtype_of(precision), local_files_only=True, use_safetensors=True)
+        return made.to(device)
     except (OSError, ValueError, RuntimeError) as error:
+        memory.check(error, str(path))
         raise Untrusted(f"{path} cannot be loaded: {str(error)[:300]}; copy it again", code="model_file") from error
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,7 @@ class Pipeline:
         adapters: Sequence[AdapterConfig] = (),
         look: Callable[..., None] = lambda *_: None,
     ) -> None:
-        """Load it; raises `ConfigError` or `Untrusted`. `look` is called between the parts of a step."""
+        """Load it; raises `ConfigError`, `Untrusted` or `MemoryError`. `look` is called between the parts of a step."""
         self._pipe: Any = loading.load(folder, shown, precision, device, look)
         self._adapters = Adapters(self._pipe, adapters)
         if plan.sliced:
@@ -79,7 +79,7 @@ class Pipeline:
         self.words = self._words()
         self.preview: Callable[[torch.Tensor], torch.Tensor] | None = None
         if settings.previews:
-            self.preview = self._preview(loading.preview_decoder(folder, precision))
+            self.preview = self._preview(loading.preview_decoder(folder, precision, device))
 
     def _abilities(self) -> Abilities:
         takes = loading.parameters(type(self._pipe))
@@ -92,8 +92,16 @@ class Pipeline:
             guidance=float(guidance) if isinstance(guidance, int | float) else 0.0,
             negative="negative_prompt" in takes and "true_cfg_scale" not in takes,
             starts=self._start is not None,
+            schedule=self._schedule(takes),
             adapters=self._adapters.names,
         )
+
+    def _schedule(self, takes: Container[str]) -> int | None:
+        """See `Abilities.schedule`; only a pipeline of the kind LCM takes this argument."""
+        if "original_inference_steps" not in takes:
+            return None
+        steps = self._pipe.scheduler.config.get("original_inference_steps")
+        return steps if isinstance(steps, int) else None
 
     def _words(self) -> Words:
         tokenizers = [getattr(self._pipe, name, None) for name in ("tokenizer", "tokenizer_2", "tokenizer_3")]

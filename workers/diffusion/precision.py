@@ -7,6 +7,7 @@ again draws the same.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,20 @@ def has_bfloat16() -> bool:
     import torch
 
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, check, bool)() for check in checks)
+    there = getattr(torch.cpu, "get_capabilities", dict[str, Any])()  # not in every torch
+    return any(getattr(torch.cpu, check, bool)() for check in checks) or told_bfloat16(there)
+
+
+def told_bfloat16(capabilities: Mapping[str, Any]) -> bool:
+    """Whether torch says so of an ARM64 processor; of others this flag is not among its `capabilities`. Pure."""
+    return bool(capabilities.get("bf16"))
+
+
+def card_free(device: str) -> int | None:
+    """Free bytes of the memory that the device has for itself; None where it uses the machine's."""
+    import torch
+
+    return torch.cuda.mem_get_info()[0] if device == "cuda" else None
 
 
 @lru_cache(maxsize=1)

@@ -17,6 +17,7 @@ from schemas.errors import Retryable, RoostError
 from schemas.message import Usage
 from schemas.picture import Progress
 from workers import Finished, Job, Picture, Piece
+from workers.diffusion import memory
 from workers.diffusion.painter import GivenUp, Painter, Work
 from workers.diffusion.round import Outcome, Round, Row
 from workers.diffusion.schedule import Order, next_round, rounds_left
@@ -28,7 +29,6 @@ STEP_S = 0.05
 """The lane waits so long for the painter's next pause before it looks at its commands again."""
 TOLD_S = 0.2
 """Between two pieces of progress that bring no preview."""
-OUT_OF_MEMORY = ("not enough memory", "out of memory", "can't allocate memory")
 
 
 class _Open(Struct):
@@ -164,7 +164,7 @@ def _failure(error: BaseException | None) -> RoostError:
         return error
     if isinstance(error, GivenUp) or error is None:
         return Retryable("the picture was left before it was done", code="model_unloaded")
-    if isinstance(error, MemoryError) or any(each in str(error).lower() for each in OUT_OF_MEMORY):
+    if memory.ran_out(error):
         return Retryable("there is not memory enough for this picture now; a smaller one may fit", code="no_memory")
     log.error("the pipeline failed", exc_info=error)
     return Retryable(f"the model failed: {type(error).__name__}: {str(error)[:300]}", code="model_failed")

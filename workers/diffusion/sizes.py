@@ -16,6 +16,8 @@ from workers import Demand
 from workers.diffusion.folder import Folder, Part
 from workers.diffusion.settings import DiffusionSettings
 
+CARD_SHARE = 0.92
+"""Of a card's free memory; the rest is left to its driver and to other programs' next needs."""
 LIBRARY_BYTES = 160_000_000
 """torch's own buffers, prepared kernels and what its allocator keeps."""
 BATCHES = (8, 4, 2)
@@ -48,6 +50,13 @@ class Plan(Struct, frozen=True, kw_only=True):
     def room(self, pixels: int) -> int:
         """Pictures of so many pixels that are computed at once."""
         return max(1, min(self.batch, self.pixels // pixels))
+
+
+def within(limit: int | None, card_free: int | None) -> int | None:
+    """The lower one of the host's limit and what a card has free, where there is one: all that is planned lies there,
+    and the host counts it as the machine's, too."""
+    card = None if card_free is None else int(CARD_SHARE * card_free)
+    return min((each for each in (limit, card) if each is not None), default=None)
 
 
 def plan(

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from schemas import safetensors
 from schemas.errors import ConfigError, Untrusted
+from workers.diffusion import memory
 
 PICKLED = {".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle"}
 NAME = re.compile(
@@ -83,6 +84,7 @@ def header(path: Path) -> safetensors.Header:
                     except safetensors.Malformed as error:
                         reason = str(error)
     except OSError as error:
+        memory.check(error, str(path))
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from None
     raise Untrusted(f"{path} is not a whole safetensors file: {reason}; copy or fetch it again", code="model_file")
 

@@ -94,6 +94,9 @@ class Abilities(Struct, frozen=True, kw_only=True):
     negative: bool
     starts: bool
     """It can start from a picture."""
+    schedule: int | None = None
+    """Steps that the model was distilled from (LCM): from a picture, too, it does as many as are asked for, out of the
+    share of these that `strength` is. None: it does that share of those that are asked for."""
     adapters: Collection[str] = ()
 
 
@@ -192,9 +195,16 @@ class Wishes:
         strength = STRENGTH if wanted is None else wanted
         if not 0 <= strength <= 1:
             raise Rejected(f"strength: expected 0 to 1, got {strength:g}", code="bad_value")
-        if int(steps * strength) < 1:
+        schedule = self._can.schedule
+        if schedule is None and int(steps * strength) < 1:
             raise Rejected(
                 f"strength: {strength:g} of {steps} steps is less than one; raise it, or the steps", code="bad_value"
+            )
+        if schedule is not None and int(schedule * strength) < steps:
+            raise Rejected(
+                f"strength: {strength:g} leaves this model {int(schedule * strength)} steps, and {steps} are asked "
+                "for; raise it, or lower the steps",
+                code="bad_value",
             )
         return float(strength)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -14,7 +15,7 @@ from schemas.config import AdapterConfig
 from schemas.errors import ConfigError, Rejected, Untrusted
 from tests.tools import pipelines
 from tests.workers.diffusion.asked import SMALL, ask, job, loaded, picture, png, serve
-from workers.diffusion import DiffusionSettings, folder, sizes
+from workers.diffusion import DiffusionSettings, folder, loading, sizes
 from workers.diffusion.painter import GivenUp
 from workers.diffusion.pipeline import Pipeline, Stroke
 from workers.diffusion.wishes import Key
@@ -28,7 +29,13 @@ def copy(tiny_pipeline: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "own", "starts"), [("sdxl", "euler", True), ("flux", "flow_euler", True), ("chroma", "flow_euler", False)]
+    ("kind", "own", "starts"),
+    [
+        ("sdxl", "euler", True),
+        ("flux", "flow_euler", True),
+        ("chroma", "flow_euler", False),
+        ("lcm", "lcm", True),
+    ],
 )
 def test_other_pipelines_draw_too(kind: str, own: str, starts: bool, tmp_path: Path) -> None:
     backend = loaded(pipelines.make(tmp_path / kind, kind))
@@ -46,9 +53,53 @@ def test_other_pipelines_draw_too(kind: str, own: str, starts: bool, tmp_path: P
         else:
             assert isinstance(finished.error, Rejected)
             assert finished.error.message.startswith("attachments: ")
-        assert isinstance(ask(backend, size="72x64").error, Rejected) is (kind != "sdxl")
+        assert isinstance(ask(backend, size="72x64").error, Rejected) is (kind in ("flux", "chroma"))
     finally:
         backend.close()
+
+
+def test_a_latent_consistency_model_does_all_steps_from_a_picture_too(tmp_path: Path) -> None:
+    backend = loaded(pipelines.make(tmp_path / "lcm", "lcm"), steps=None)
+    try:
+        assert len(serve(backend, job())["r"].progress) == 4, "the pipeline's own number"
+        red, blue = png(colour="red"), png(colour="blue")
+        told = serve(backend, job(files=(red,), strength=0.1, steps=2))["r"]
+        assert [(each.step, each.steps) for each in told.progress] == [(1, 2), (2, 2)]
+        other = ask(backend, files=(blue,), strength=0.1, steps=2)
+        assert abs(picture(told.finished) - picture(other)).mean() > 1
+        assert ask(backend, files=(red,), strength=0.04, steps=2).pictures
+        for strength, steps in ((0.039, 2), (0.1, 6), (0.0, 1)):
+            error = ask(backend, files=(red,), strength=strength, steps=steps).error
+            assert isinstance(error, Rejected)
+            assert error.message.startswith(f"strength: {strength:g} leaves this model ")
+        calm, eager = (picture(ask(backend, guidance=guidance)) for guidance in (1.0, 12.0))
+        assert abs(calm - eager).max() > 0
+    finally:
+        backend.close()
+
+
+def test_attention_in_slices_draws_the_same(tiny_pipeline: Path) -> None:
+    settings = DiffusionSettings(**SMALL, previews=False)
+    found = folder.look(tiny_pipeline)
+    drawn, processors = [], []
+    for limit in (None, 1):
+        plan = sizes.plan(found, settings, precision_bytes=4, precision="float32", limit=limit)
+        seen: set[str] = set()
+
+        def look(module: Any, *_: object, seen: set[str] = seen) -> None:
+            seen |= {type(part.processor).__name__ for part in module.modules() if hasattr(part, "processor")}
+
+        made = Pipeline(found, tiny_pipeline, settings, plan, "float32", "cpu", look=look)
+        strokes = [Stroke("a red boat", "", 1), Stroke("snow", "", 2)]
+        key = Key(64, 64, 3, 7.5, False, "ddim", "", None)
+        drawn.append(made.paint(key, strokes, lambda *_: None).pictures)
+        processors.append(seen)
+        made.close()
+    whole, sliced = drawn
+    assert processors[0].isdisjoint(processors[1] - {"AttnProcessor2_0"})
+    assert "SlicedAttnProcessor" in processors[1]
+    assert whole.std() > 0.01
+    assert float((whole - sliced).abs().max()) < 1e-3
 
 
 def test_half_precision_draws_nearly_the_same(tiny_pipeline: Path) -> None:
@@ -71,6 +122,13 @@ def test_a_small_decoder_in_the_folder_makes_the_previews(copy: Path) -> None:
             assert opened.size == (96, 64)
     finally:
         backend.close()
+
+
+def test_the_small_decoder_lies_where_the_pictures_are_computed(copy: Path) -> None:
+    pipelines.small_decoder().save_pretrained(copy / "preview_decoder")
+    decoder = loading.preview_decoder(folder.look(copy), "float32", "meta")  # the one other device there is anywhere
+    assert decoder is not None
+    assert {weight.device.type for weight in decoder.parameters()} == {"meta"}
 
 
 def test_values_that_are_no_numbers_are_an_error_and_never_a_black_picture(copy: Path) -> None:

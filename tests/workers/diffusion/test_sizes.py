@@ -81,6 +81,18 @@ def test_where_memory_is_short_it_gives_up_one_thing_after_the_other(found: fold
     assert planned(found, 1).demand.total > 1, "what cannot fit is told"
 
 
+def test_on_a_card_the_plan_keeps_to_what_is_free_there(found: folder.Folder) -> None:
+    assert sizes.within(None, None) is None
+    assert sizes.within(5_000, None) == 5_000
+    assert sizes.within(None, 10_000) == 9_200
+    assert sizes.within(5_000, 10_000) == 5_000
+    assert sizes.within(50_000, 10_000) == 9_200
+    free = planned(found).demand.total
+    plan = planned(found, sizes.within(64 * free, free))
+    assert plan.batch < planned(found, 64 * free).batch
+    assert plan.demand.total <= 0.92 * free
+
+
 def test_what_the_operator_says_is_kept(found: folder.Folder) -> None:
     plan = planned(found, 1, batch=3, pixels_max=1_000_000)
     assert (plan.batch, plan.largest) == (3, 1_000_000)
