@@ -19,7 +19,10 @@ EMPTY_S = 10.0
 
 
 class Confined:
-    """`enter` is called in a child before it runs; `killed` says how many processes the limit has ended."""
+    """`enter` is called in a child before it runs; `killed` says how many processes the kernel has ended for the limit.
+
+    An rlimit ends none: it refuses memory, and a process that cannot do without ends itself, which its parent sees.
+    """
 
     def __init__(self, name: str, enter: Callable[[], None], killed: Callable[[], int]) -> None:
         self.name = name

@@ -101,8 +101,8 @@ async def limited(model: Path) -> list[Row]:
     rows = []
     for allowed in (False, True):
         with confine.memory(LIMIT_BYTES) as limit:
-            outcome, token_s = await _outcome(model, limit, {"worker": {"overcommit": allowed}})
-            killed = limit.killed()
+            outcome, token_s, lost = await _outcome(model, limit, {"worker": {"overcommit": allowed}})
+            killed = max(limit.killed(), int(lost))
         note(f"{NAME}: under {limit.name} of 3 GB, overcommit {allowed}: {outcome}")
         what = f"under 3 GB ({limit.name}{', overcommit' if allowed else ''}), {outcome.partition(':')[0]}: killed"
         rows.append(Row(benchmark=NAME, what=what, value=killed, unit="processes", goal=0, least=False))
@@ -111,8 +111,8 @@ async def limited(model: Path) -> list[Row]:
     return rows
 
 
-async def _outcome(model: Path, limit: confine.Confined, more: dict[str, Any]) -> tuple[str, float]:
-    """`runs` or `refuses`, and then what it said; and seconds a token."""
+async def _outcome(model: Path, limit: confine.Confined, more: dict[str, Any]) -> tuple[str, float, bool]:
+    """`runs` or `refuses`, and then what it said; seconds a token; and whether its worker is another one now."""
     entry = {"name": "chat", "type": "llama", "path": str(model), "slots": 1, "context": SIZES.context}
     async with Stack(models=(entry,), more=more, enter=limit.enter) as stack:
         before, token_s = _worker(stack), 0.0
@@ -127,10 +127,11 @@ async def _outcome(model: Path, limit: confine.Confined, more: dict[str, Any]) -
         except TimeoutError:
             text = f"gives no answer: not within {ASK_S:g} s"
         stack.status = await stack.state()
-        if _worker(stack) != before:
+        lost = _worker(stack) != before
+        if lost:
             text = f"loses its worker: {text}"
         reasons = [f"{m['state']} {m.get('reason', '')}".strip() for m in stack.status["models"]]
-        return f"{text}: the model is {', '.join(reasons)}", token_s
+        return f"{text}: the model is {', '.join(reasons)}", token_s, lost
 
 
 def _worker(stack: Stack) -> int:

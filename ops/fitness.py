@@ -64,7 +64,7 @@ def llama(found: Build | Silent, here: Machine | Silent) -> list[Row]:
     """What llama.cpp was built with, against what the machine has."""
     if isinstance(found, Silent):
         return [Row("llama.cpp devices", "warn", "not known", f"{found}; models of type llama may not be served")]
-    rows = [_devices(found)]
+    rows = [_version(found), _devices(found)]
     if isinstance(here, Machine):
         missing = [name for name in WORTH if name in here.cpu.features and name.lower() not in found.instructions]
         if missing:
@@ -78,6 +78,11 @@ def llama(found: Build | Silent, here: Machine | Silent) -> list[Row]:
             )
         rows += [_card(gpu, found) for gpu in here.gpus] or [Row("graphics", "ok", "no card; llama.cpp uses the cores")]
     return rows
+
+
+def _version(found: Build) -> Row:
+    told = f"llama-cpp-python {found.version}" if found.version else "of no package"
+    return Row("llama.cpp version", "ok", f"{told}, ggml commit {found.commit or 'not told'}")
 
 
 def _devices(found: Build) -> Row:

@@ -275,6 +275,7 @@ def test_the_command_checks_everything_and_exits_0_where_nothing_fails(tmp_path:
         "updates",
         "compute",
         "memory limits",
+        "llama.cpp version",
     ):
         assert name in checks
     assert "fail" not in checks.values()

@@ -94,6 +94,13 @@ def test_a_plan_tells_its_parts_and_whether_it_fits() -> None:
     assert fitness.plans([Demand(name="e", type="x", error="broken")])[0].advice == "broken"
 
 
+def test_the_version_of_llama_cpp_and_its_commit_are_told() -> None:
+    rows = {row.name: row.found for row in fitness.llama(replace(BUILT, version="0.3.36", commit="0c1e570"), HERE)}
+    assert rows["llama.cpp version"] == "llama-cpp-python 0.3.36, ggml commit 0c1e570"
+    rows = {row.name: row.found for row in fitness.llama(replace(BUILT, version=""), HERE)}
+    assert rows["llama.cpp version"] == "of no package, ggml commit not told"
+
+
 def test_who_does_not_answer_is_a_warning_not_a_failure() -> None:
     silent = Silent("`python -m x` ended with 1: boom")
     rows = [*fitness.machine(silent), *fitness.llama(silent, silent), *fitness.plans(silent)]

@@ -28,6 +28,8 @@ from workers.llama.engine.paging import Pages
 from workers.llama.engine.threads import ThreadChoice, allowed
 from workers.llama.fitting import file, tuned
 from workers.llama.fitting.plan import Plan, plan
+from workers.llama.fitting.sizes import sizes
+from workers.llama.fitting.texts import Texts, texts, whole
 from workers.llama.jobs import Jobs
 from workers.llama.prompts.prompt import Prompts
 from workers.llama.prompts.template import ChatTemplate
@@ -39,9 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-EMBED_CELLS = 512
-EMBED_BYTES = 33_554_432
-"""What a context for embeddings takes, once the first text comes: cells for texts of usual length, and buffers."""
 TRIAL_WINDOW = 256
 EASED = 0.5
 """At this share of the machine and below, steps get longer as well."""
@@ -54,6 +53,7 @@ class _Chosen(Struct, frozen=True):
     file: Path
     header: Header
     plan: Plan
+    texts: Texts
 
 
 class LlamaBackend(BatchBackend):
@@ -94,16 +94,21 @@ class LlamaBackend(BatchBackend):
                 limit=within,
                 beside=beside,
                 measured=tuned.chosen(found),
-                pages=bytes_of(self.settings.pages_ram, psutil.virtual_memory().total),
+                pages=0 if whole(header) else bytes_of(self.settings.pages_ram, psutil.virtual_memory().total),
                 adapters=[file.header(file.model_file(Path(adapter.path))) for adapter in self.adapters],
             )
 
+        def embedding(window: int, room: int | None) -> Texts:
+            named = self.settings.context is not None
+            return texts(header, sizes(header, ()), window=window, named=named, room=room)
+
         made = planned(None)
-        embedding = EMBED_BYTES + EMBED_CELLS * made.cell_bytes
         if limit is not None:
-            made = planned(limit, embedding)
-        self._chosen = _Chosen(path, found, header, made)
-        return replace(made.demand, compute=made.demand.compute + embedding)
+            made = planned(limit, embedding(made.window, 0).bytes)
+        granted = embedding(made.window, None if limit is None else limit - made.demand.total)
+        self._chosen = _Chosen(path, found, header, made, granted)
+        what = f"{made.demand.what}; texts of up to {granted.tokens} tokens to embed"
+        return replace(made.demand, compute=made.demand.compute + granted.bytes, what=what)
 
     def load(self, path: Path | None) -> None:
         """Check the file, map it, make the context and compute one token, so that the first request finds all warm."""
@@ -113,13 +118,13 @@ class LlamaBackend(BatchBackend):
         if self._chosen is None or self._chosen.path != path:
             self.demand(path, None)
         assert self._chosen is not None
-        found, header, made = self._chosen.file, self._chosen.header, self._chosen.plan
+        found, header, made, granted = self._chosen.file, self._chosen.header, self._chosen.plan, self._chosen.texts
         try:
             self._model = model = self._weights(found, made)
             pooling = pooling_of(model)
             if pooling is not None:
-                encoder = NativeEncoder(model, window=made.window, threads=made.threads)
-                self._embedder = Embedder(encoder, pooling, made.remedy_window)
+                encoder = NativeEncoder(model, tokens_max=granted.tokens, threads=made.threads)
+                self._embedder = Embedder(encoder, pooling, granted.remedy or made.remedy_window)
             if embeds_only(model):
                 self.kinds, self.abilities = frozenset({"embedding"}), frozenset()
             else:
@@ -236,7 +241,7 @@ class LlamaBackend(BatchBackend):
 
     def warm_up(self) -> None:
         if self._chat is not None and self._model is not None:
-            self._chat.engine.warm_shapes(self._model.tokenise("a", begin=False)[:1])
+            self._chat.engine.warm_shapes(self._model.tokenise("a", begin=False)[:1], self.slots)
 
     def to_front(self) -> None:
         if self._chat is not None:

@@ -268,6 +268,29 @@ def test_more_jobs_than_cells_for_all_are_served_nevertheless(small: LlamaBacken
     assert together["0"][0] == serve(small, jobs[0])["0"][0]
 
 
+def test_to_save_power_it_takes_fewer_threads_and_well_below_the_whole_longer_steps(starter_model: Path) -> None:
+    backend = LlamaBackend(LlamaBackend.Settings(context=256, cache=256, batch=32), slots=1)
+    backend.load(starter_model)
+    assert backend._chat is not None
+    assert backend._threads is not None
+    backend._threads.most = 8
+    seen = []
+    for level in (0.75, 0.5, 0.01, 1.0):
+        backend.ease(level)
+        seen.append((backend._threads.limit, backend._chat.engine.eased))
+    assert seen == [(6, False), (4, True), (1, True), (8, False)]
+    assert serve(backend, job("1", "hello", max_tokens=2))["1"][1].error is None
+    backend.close()
+
+
+def test_with_threads_that_the_operator_named_only_the_length_of_steps_is_eased(backend: LlamaBackend) -> None:
+    assert backend._chat is not None
+    assert backend._threads is None
+    for level, eased in ((0.5, True), (1.0, False)):
+        backend.ease(level)
+        assert backend._chat.engine.eased is eased
+
+
 def test_loading_again_and_again_takes_no_more_memory(starter_model: Path) -> None:
     process = psutil.Process()
 

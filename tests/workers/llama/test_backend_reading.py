@@ -51,6 +51,25 @@ def serve(backend: LlamaBackend, *jobs: Job) -> dict[str, tuple[str, Finished]]:
     return {request: (said[request], ends[request]) for request in ends}
 
 
+def test_a_text_beyond_what_the_plan_granted_is_refused_with_figures_and_the_remedy(starter_model: Path) -> None:
+    small = LlamaBackend(
+        LlamaBackend.Settings(context=2048, cache=2048, threads=1, kv_type="f16", batch=64, pages_ram="0"), slots=1
+    )
+    roomy, limit = small.demand(starter_model, None), 0
+    limit = roomy.total - 20_000_000
+    demand = small.demand(starter_model, limit)
+    assert demand.total <= limit
+    small.load(starter_model)
+    long, short = serve(small, texts("long", "sea " * 2_000), texts("short", "sea " * 400)).values()
+    small.close()
+    error = long[1].error
+    assert isinstance(error, Rejected)
+    assert error.code == "context_overflow"
+    assert f"{demand.what.rpartition('up to ')[2].split()[0]} at most" in error.message
+    assert "raise models[].memory or worker.memory" in error.message
+    assert short[1].error is None
+
+
 def test_answers_and_embeddings_are_made_side_by_side(backend: LlamaBackend) -> None:
     found = serve(backend, chat("say", "Say yes."), texts("read", "a cat", "a cat", "the bank"), texts("bad", "a", ""))
     assert found["say"][1].usage.completion_tokens > 0

@@ -1,9 +1,9 @@
 """A context of llama.cpp that computes what each token of a text becomes: the machine behind `embed.py`.
 
-It is made when the first text comes and may be made anew for a longer one; beside a context for chats it is small.
+It is made when the first text comes and may be made anew for a longer one, never longer than the plan has granted.
 What always holds: nothing of a text stays in it once its vector is made, and `close` frees all. llama.cpp computes
 the logits of every token beside its embedding and keeps them (4 bytes × vocabulary × tokens), whether anybody
-wants them or not; the sizes below keep that within bounds.
+wants them or not; `fitting/texts.py` keeps that within bounds and counts it.
 """
 
 from __future__ import annotations
@@ -17,26 +17,13 @@ import numpy as np
 
 from workers.llama.embedding.embedder import Pooling
 from workers.llama.engine.machine import Row, StepFailed
+from workers.llama.fitting.concede import padded
+from workers.llama.fitting.texts import CELLS_MIN, LOOKS_AHEAD, SEQUENCES, SEQUENCES_RECURRENT, batch_of
 from workers.llama.native.library import c
 from workers.llama.native.native import NativeModel, give_back
 
-BATCH_LOGITS_BYTES: Final = 16_777_216
-"""What a batch of pieces may take for logits; texts can wait for the next batch."""
-TEXT_LOGITS_BYTES: Final = 536_870_912
-"""The same for one text that must be computed in one batch: 512 tokens of the largest vocabularies."""
-CELLS_BYTES_MAX: Final = 268_435_456
-"""What the keys and values of one long text may take while it is computed."""
-BATCH_MIN: Final = 32
-BATCH_MAX: Final = 512
-SEQUENCES: Final = 32
-SEQUENCES_RECURRENT: Final = 4
-"""Texts in one batch; each sequence of a recurrent model has a state of megabytes."""
-CELLS_MIN: Final = 512
-"""A context for texts of usual length; longer ones get a larger one while they last."""
 POOLINGS: Final[dict[str, Pooling]] = {"": "mean", "0": "mean", "1": "mean", "2": "first", "3": "last"}
 """By llama.cpp's number in the model file; a file that names none gets the mean."""
-LOOKS_AHEAD: Final = frozenset({"gemma-embedding", "dream", "llada", "llada-moe", "rnd1"})
-"""Architectures whose tokens see later ones although their files do not say so."""
 
 
 def embeds_only(model: NativeModel) -> bool:
@@ -57,18 +44,17 @@ def tokens_of(model: NativeModel, texts: Sequence[str]) -> list[array[int]]:
 class NativeEncoder:
     """Implements `embed.Encoder` on llama.cpp. Call from one thread."""
 
-    def __init__(self, model: NativeModel, *, window: int, threads: int) -> None:
-        """`window`: tokens of a text at most; there may be memory for fewer (`tokens_max`)."""
+    def __init__(self, model: NativeModel, *, tokens_max: int, threads: int) -> None:
+        """`tokens_max`: of a text, as far as there is memory (`fitting/texts.py`)."""
         self._model = model
         self._threads = threads
         self._encoder = bool(c.llama_model_has_encoder(model.handle))
         self.whole = embeds_only(model)
         self.sequences = SEQUENCES if model.reusable else SEQUENCES_RECURRENT
-        token_bytes = 4 * model.vocabulary
-        self.batch_max = max(BATCH_MIN, min(BATCH_MAX, BATCH_LOGITS_BYTES // token_bytes))
-        self.tokens_max = min(window, max(CELLS_MIN, CELLS_BYTES_MAX // max(_cell_bytes(model), 1)))
+        self.batch_max = batch_of(model.vocabulary)
+        self.tokens_max = tokens_max
         if self.whole:
-            self.tokens_max = min(window, model.trained_context or window, TEXT_LOGITS_BYTES // token_bytes)
+            self.tokens_max = min(tokens_max, model.trained_context or tokens_max)
         self.width: int = c.llama_model_n_embd_out(model.handle)
         self._context: Any = None
         self._memory: Any = None
@@ -79,7 +65,8 @@ class NativeEncoder:
         if tokens <= self.cells:
             return
         self.close()
-        cells = max(CELLS_MIN, 1 << (tokens - 1).bit_length())
+        usual = max(CELLS_MIN, 1 << (tokens - 1).bit_length())
+        cells = max(tokens, min(usual, padded(self.tokens_max)))
         params = c.llama_context_default_params()
         params.n_ctx = cells
         params.n_batch = params.n_ubatch = cells if self.whole else self.batch_max
@@ -155,13 +142,6 @@ def _new_batch() -> Any:
 def _own(model: NativeModel, key: str) -> str:
     """A value of the model's architecture, as text; empty when the file does not say."""
     return model.meta(f"{model.meta('general.architecture')}.{key}")
-
-
-def _cell_bytes(model: NativeModel) -> int:
-    """Memory of one token's keys and values in 16 bits over all layers."""
-    heads, kv_heads = c.llama_model_n_head(model.handle), c.llama_model_n_head_kv(model.handle)
-    width = int(_own(model, "attention.key_length") or c.llama_model_n_embd(model.handle) // max(heads, 1))
-    return 4 * int(c.llama_model_n_layer(model.handle)) * int(kv_heads) * width
 
 
 def _looks_ahead(model: NativeModel) -> bool:

@@ -101,11 +101,12 @@ class Engine:
             seconds = self._clock() - begun
         self._pace.took(1, seconds)
 
-    def warm_shapes(self, token: array[int]) -> None:
-        """Compute steps of the sizes that will come: 1, 2, 4 … answers at once, and a piece of a prompt."""
+    def warm_shapes(self, token: array[int], slots: int) -> None:
+        """Compute steps of the sizes that will come: 1, 2, 4 … and `slots` answers at once, and a piece of a prompt."""
         self._calm = Pace()
-        most = min(self._machine.sequences, self._machine.wants_max, WARM_TOKENS)
-        shapes = [[Row(seq, 0, token, want=1) for seq in range(n)] for n in (1, 2, 4, 8, 16) if n <= most]
+        most = min(slots, self._machine.sequences, self._machine.wants_max, WARM_TOKENS)
+        answers = sorted({n for n in (1, 2, 4, 8, 16) if n < most} | {most})
+        shapes = [[Row(seq, 0, token, want=1) for seq in range(n)] for n in answers]
         spent, started = 0.0, self._clock()
         for rows in (*shapes, [Row(0, 0, token * min(WARM_TOKENS, self._machine.batch_max), want=1)]):
             begun = time.thread_time()

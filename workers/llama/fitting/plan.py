@@ -36,6 +36,7 @@ WANTS_LEAST: Final = 16
 """As in `native`: tokens of a batch behind which may be sampled, where there are few sequences."""
 NO_FLASH: Final = frozenset({"grok"})
 """Architectures for which llama.cpp turns flash attention off."""
+FLASH: Final = {None: "flash attention where possible", True: "flash attention on", False: "flash attention off"}
 DEFAULT_INSTRUCTIONS: Final = ("avx2", "avx512", "neon", "dotprod")
 """Assumed where llama.cpp was not asked: all that can be repacked counts as memory of its own."""
 OPEN: Final = ("context", "cache", "threads", "batch", "kv_type", "repack", "flash", "gpu_layers", "mmap")
@@ -74,6 +75,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     sequences: int
     threads: int
     cell_bytes: int
+    tuned: bool = False
+    """Whether `threads` comes from a measurement."""
     batch: int = BATCH
     kv_type: str = "f16"
     repack: bool = True
@@ -163,6 +166,7 @@ def plan(
             cells=chosen.cells,
             sequences=sequences,
             threads=wishes.threads or site.threads,
+            tuned=fixed.threads is None and wishes.threads is not None,
             cell_bytes=sized[chosen.repack].cell_bytes(chosen.kv_type),
             batch=chosen.batch,
             kv_type=chosen.kv_type,
@@ -212,6 +216,8 @@ def weigh(made: Plan, sized: Sizes, cards: Sequence[Card], adapters: int = 0) ->
     parts = [
         f"context {made.window}, {made.cells} cells of {made.kv_type}, batch {made.batch}",
         f"{share} of the weights repacked" if copied else f"weights {'mapped' if made.mmap else 'read'} from the file",
+        FLASH[made.flash],
+        f"{made.threads} thread{'s' if made.threads != 1 else ''}{' as tuned' if made.tuned else ''}",
     ]
     if made.gpu_layers:
         parts.append(f"{made.gpu_layers} of {len(sized.layers) + 1} layers on {', '.join(made.devices)}")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from schemas.message import Usage
 from tests.workers.llama.machines import END, FakeMachine, next_token
 from workers import Finished, Piece
-from workers.llama.engine.loop import QUIET_STEP_S, Engine
+from workers.llama.engine.loop import EASED_STEP_S, QUIET_STEP_S, STEP_S, Engine
 from workers.llama.engine.machine import SamplerSpec
 from workers.llama.engine.paging import Pages
 from workers.llama.engine.request import Work
@@ -251,6 +251,35 @@ def test_a_step_takes_no_more_of_a_prompt_than_fits_its_time() -> None:
     sizes = [len(batch[0].tokens) for batch in machine.batches if not batch[0].want]
     assert len(sizes) > 10
     assert all(0.95 * QUIET_STEP_S <= size * 0.004 <= QUIET_STEP_S for size in sizes[2:])
+
+
+@pytest.mark.parametrize(("eased", "beside", "step_s"), [
+    (False, False, QUIET_STEP_S), (False, True, STEP_S), (True, False, EASED_STEP_S), (True, True, EASED_STEP_S),
+])  # fmt: skip
+def test_to_save_power_steps_take_longer_with_and_without_answers_beside(
+    eased: bool, beside: bool, step_s: float
+) -> None:
+    machine = FakeMachine(cells=8_000, batch_max=512)
+    engine = Engine(machine, draft=False, clock=lambda: 0.004 * machine.computed)  # a token takes 4 ms
+    engine.eased = eased
+    if beside:
+        engine.add(work("answer", [1], reply_max=100, ban_end=True))
+        engine.step()
+    engine.add(work("long", [2] * 2_000))
+    for _ in range(12):
+        engine.step()
+    sizes = [sum(len(row.tokens) for row in batch) for batch in machine.batches]
+    assert all(0.9 * step_s <= size * 0.004 <= step_s for size in sizes[6:])
+
+
+@pytest.mark.parametrize(("slots", "answers"), [(1, [1]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8]), (12, [1, 2, 4, 8, 12])])
+def test_warm_steps_have_up_to_as_many_answers_as_there_are_slots(slots: int, answers: list[int]) -> None:
+    machine = FakeMachine(cells=400, sequences=50, batch_max=64)
+    Engine(machine).warm_shapes(work("", [1]).tokens, slots)
+    *shapes, piece = machine.batches
+    assert [len(batch) for batch in shapes] == answers
+    assert [len(row.tokens) for row in piece] == [32]
+    assert machine.used == 0
 
 
 def test_without_reuse_nothing_stays_in_the_context() -> None:

@@ -143,6 +143,21 @@ def test_a_measurement_counts_where_the_operator_said_nothing() -> None:
     assert short.batch == 64
 
 
+@pytest.mark.parametrize(
+    ("settings", "measured", "told"),
+    [
+        ({}, {}, "flash attention where possible, 4 threads"),
+        ({"flash": True, "threads": 1}, {"threads": 3}, "flash attention on, 1 thread"),
+        ({}, {"flash": False, "threads": 3}, "flash attention off, 3 threads as tuned"),
+    ],
+)
+def test_the_plan_tells_flash_attention_and_threads_and_what_was_tuned(
+    settings: dict[str, Any], measured: dict[str, Any], told: str
+) -> None:
+    found = plan(header(), SimpleNamespace(**settings), 8, site=SITE, measured=SimpleNamespace(**measured))
+    assert found.demand.what.endswith(told)
+
+
 CARD = Site(threads=4, instructions=("avx2",), cards=(Card(name="cuda:0", free=8 * GB),))
 
 
