@@ -21,9 +21,9 @@ class Plan:
     text_steps: int = 6000
     text_s: float = 540
     denoise_steps: int = 16_000
-    denoise_s: float = 4100
+    denoise_s: float = 3700
     outer_steps: int = 5000
-    outer_s: float = 320
+    outer_s: float = 300
 
     def within(self, hours: float) -> "Plan":
         """The same run with its limits of time in proportion: all of it, rendering included, in about `hours`."""
