@@ -137,17 +137,13 @@ def picture_loss(got: Tensor, wanted: Tensor) -> Tensor:
 
 
 class InnerLoss:
-    """Small pictures through both halves, moved by parts of a cell, which the training set's own things never are.
-
-    The latents get a little noise, for the denoiser's will not be exact.
-    """
+    """Small pictures through both halves. The latents get a little noise, for the denoiser's will not be exact."""
 
     def __init__(self, module: AutoencoderKL, pictures: Tensor, batch: int) -> None:
         self.module, self.pictures, self.batch = module, pictures, batch
 
     def __call__(self, rng: torch.Generator, done: float) -> dict[str, Tensor]:
         x = scaled(self.pictures[torch.randint(len(self.pictures), (self.batch,), generator=rng)])
-        x = x.roll(torch.randint(-2, 3, (2,), generator=rng).tolist(), (2, 3))
         with quick():
             mean = self.module.encode(x).latent_dist.mean.float()
             got = self.module.decode(mean + 0.1 * torch.randn(mean.shape, generator=rng)).sample

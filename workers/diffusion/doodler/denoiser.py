@@ -44,41 +44,26 @@ def signal(steps: int = STEPS) -> Tensor:
     return (((alphas - last) * first / (first - last)) ** 2).float()
 
 
-def emphasis(pictures: Tensor) -> Tensor:
-    """How much each cell of (n, side, side, 3) bytes counts, 1 on average: half of it all falls on the things.
-
-    Without it, a small thing among much background counts for little, and is the first to be drawn badly.
-    """
-    there = (pictures != pictures[:, :1, :1]).any(-1, keepdim=True).permute(0, 3, 1, 2).float()
-    things = f.max_pool2d(f.max_pool2d(there, pictures.shape[1] // 16), 3, 1, 1)
-    return 0.5 + 0.5 * things / things.mean(dim=(2, 3), keepdim=True).clamp(min=1 / 256)
-
-
 class DenoiserLoss:
-    """Velocity (Salimans and Ho 2022) at a random step of a random scene with one of its captions.
-
-    `weights`: of each cell, by `emphasis`. `shares`: how often each scene is taken, in any unit.
-    """
+    """Velocity (Salimans and Ho 2022) at a random step of a random scene with one of its captions."""
 
     def __init__(
         self,
         unet: UNet2DConditionModel,
         encoder: CLIPTextModel,
         latents: Tensor,
-        weights: Tensor,
-        shares: Tensor,
         tokens: Tensor,
         empty: Tensor,
         batch: int,
     ) -> None:
-        self.unet, self.encoder, self.latents, self.weights, self.shares, self.tokens, self.empty, self.batch = (
-            unet, encoder, latents, weights, shares, tokens, empty, batch,
+        self.unet, self.encoder, self.latents, self.tokens, self.empty, self.batch = (
+            unet, encoder, latents, tokens, empty, batch,
         )  # fmt: skip
         self.signal = signal()
 
     def __call__(self, rng: torch.Generator, done: float) -> dict[str, Tensor]:
         n = self.batch
-        rows = torch.multinomial(self.shares, n, replacement=True, generator=rng)
+        rows = torch.randint(len(self.latents), (n,), generator=rng)
         which = torch.randint(self.tokens.shape[1], (n,), generator=rng)
         ids = self.tokens[rows, which].long()
         ids[torch.rand(n, generator=rng) < UNCONDITIONAL] = self.empty
@@ -92,4 +77,4 @@ class DenoiserLoss:
             with torch.no_grad():
                 states = self.encoder(ids).last_hidden_state
             got = self.unet(noisy, t, states).sample
-        return {"velocity": (self.weights[rows] * (got.float() - velocity).square()).mean()}
+        return {"velocity": f.mse_loss(got.float(), velocity)}

@@ -17,13 +17,13 @@ class Plan:
     processes: int = 2
     batch: int = 16
     inner_steps: int = 8000
-    inner_s: float = 330
+    inner_s: float = 410
     text_steps: int = 6000
-    text_s: float = 540
+    text_s: float = 480
     denoise_steps: int = 16_000
-    denoise_s: float = 3700
+    denoise_s: float = 5300
     outer_steps: int = 5000
-    outer_s: float = 300
+    outer_s: float = 520
 
     def within(self, hours: float) -> "Plan":
         """The same run with its limits of time in proportion: all of it, rendering included, in about `hours`."""

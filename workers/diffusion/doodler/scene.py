@@ -2,23 +2,16 @@
 
 Always holds: no scene of `training_scene` has a pair (object, colour) of HELD_OUT in it, neither as its main object nor
 beside it; every object and every colour is still seen in other pairs; every thing differs clearly from the background.
-
-Things stand on a grid of GRID x GRID places, as icons do, and that grid is the one of the latents: to the denoiser the
-same thing is then the same numbers, wherever it stands, and little of a short training is spent on telling them apart.
 """
 
 import hashlib
 import math
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from workers.diffusion.doodler.vocabulary import BACKGROUNDS, COLOURS, OBJECTS, POSITIONS, RELATIONS
 
 HELD_OUT_SHARE = 0.15
-GRID = 16
-HALVES = {"small": 0.2, "medium": 0.26, "large": 0.37}
-"""Half side of a thing that is alone. Those in a row of two or in a pair are small."""
-LOOSE = 0.5 / GRID
 CONTRAST_MIN = 70
 """Least distance of a thing's colour from the background, in RGB units."""
 
@@ -69,13 +62,6 @@ def training_scene(seed: int) -> Scene:
     return scene(random.Random(seed), SEEN, SEEN)
 
 
-def loose_scene(seed: int) -> Scene:
-    """A training scene whose things are off the grid: for the autoencoder, which must know pictures of others, too."""
-    rng, tidy = random.Random(-seed), training_scene(seed)
-    dx, dy = (rng.uniform(-LOOSE, LOOSE) for _ in range(2))
-    return replace(tidy, things=tuple(replace(t, x=t.x + dx, y=t.y + dy) for t in tidy.things))
-
-
 def held_out_scene(seed: int) -> Scene:
     """A scene whose main object is of a held-out pair; the other one, where there is one, is of a pair of training."""
     return scene(random.Random(seed), sorted(HELD_OUT), SEEN)
@@ -105,22 +91,26 @@ def scene(rng: random.Random, main: tuple[Pair, ...] | list[Pair], other: tuple[
 def _one(rng: random.Random, pair: Pair, background: str) -> Scene:
     size = rng.choices(("small", "medium", "large"), (25, 45, 30))[0]
     position = "centre" if size == "large" else rng.choices(tuple(POSITIONS), (44, 14, 14, 14, 14))[0]
-    places = {"small": 4, "medium": 3, "large": 0}[size]
+    half = {"small": 0.17, "medium": 0.25, "large": 0.36}[size] * rng.uniform(0.95, 1.07)
+    off = 0.46 - half if position != "centre" else 0.0
     dx, dy = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}.get(position, (0, 0))
-    thing = Thing(*pair, 0.5 + dx * places / GRID, 0.5 + dy * places / GRID, HALVES[size])
-    return Scene((thing,), background, "one", size, position)
+    x, y = (0.5 + d * off + rng.uniform(-0.02, 0.02) for d in (dx, dy))
+    return Scene((Thing(*pair, x, y, half),), background, "one", size, position)
 
 
 def _row(rng: random.Random, pair: Pair, background: str) -> Scene:
-    half, places = rng.choice(((HALVES["small"], (4, 12)), (0.14, (3, 8, 13))))
-    return Scene(tuple(Thing(*pair, x / GRID, 0.5, half) for x in places), background, "count")
+    count = rng.choice((2, 3))
+    half = {2: 0.2, 3: 0.145}[count] * rng.uniform(0.95, 1.05)
+    y = 0.5 + rng.uniform(-0.04, 0.04)
+    xs = {2: (0.27, 0.73), 3: (0.18, 0.5, 0.82)}[count]
+    return Scene(tuple(Thing(*pair, x, y, half) for x in xs), background, "count")
 
 
 def _pair(rng: random.Random, first: Pair, second: Pair, background: str) -> Scene:
     relation = rng.choice(tuple(RELATIONS))
     dx, dy = {"under": (0, 1), "above": (0, -1), "left": (-1, 0), "right": (1, 0)}[relation]
-    things = [
-        Thing(*pair, 0.5 + sign * dx * 4 / GRID, 0.5 + sign * dy * 4 / GRID, HALVES["small"])
-        for pair, sign in ((first, 1), (second, -1))
-    ]
+    things = []
+    for pair, sign in ((first, 1), (second, -1)):
+        x, y = (0.5 + 0.235 * sign * d + rng.uniform(-0.015, 0.015) for d in (dx, dy))
+        things.append(Thing(*pair, x, y, 0.2 * rng.uniform(0.95, 1.06)))
     return Scene(tuple(things), background, "pair", relation=relation)

@@ -14,11 +14,7 @@ from workers.diffusion.doodler import autoencoder, data, denoiser, pipeline, tex
 from workers.diffusion.doodler.loop import Stage, finished, load, together, train
 from workers.diffusion.doodler.plan import Plan
 from workers.diffusion.doodler.render import rendered
-from workers.diffusion.doodler.scene import loose_scene
 
-PAIRED = 2.5
-"""How often the denoiser is shown a scene of two different things for once that it is shown another: what belongs to
-which of them is what it learns last."""
 TRAIN = "train"
 """Folder of the training set inside the work folder."""
 
@@ -94,14 +90,11 @@ def encoder(folder: Path, plan: Plan) -> CLIPTextModel:
 
 def _denoise(rank: int, world: int, folder: Path, plan: Plan) -> None:
     torch.manual_seed(plan.seed)
-    unet = denoiser.build()
+    unet = denoiser.build().to(memory_format=torch.channels_last)
     empty = torch.tensor(tokens.ids(words(folder, plan), [""])[0])
-    weights = torch.cat([denoiser.emphasis(some) for some in array(folder, f"{TRAIN}/pictures").split(256)])
-    paired = array(folder, f"{TRAIN}/labels")[:, list(data.HEADS).index("relation")] > 0
     loss = denoiser.DenoiserLoss(
-        unet, encoder(folder, plan), array(folder, "latents"), weights, torch.where(paired, PAIRED, 1.0),
-        array(folder, f"{TRAIN}/tokens"), empty, plan.batch,
-    )  # fmt: skip
+        unet, encoder(folder, plan), array(folder, "latents"), array(folder, f"{TRAIN}/tokens"), empty, plan.batch
+    )
     stage = Stage("denoise", plan.denoise_steps, plan.denoise_s, 6e-4, plan.batch, ema=True, seed=plan.seed)
     train(rank, world, stage, unet, loss, folder)
 
@@ -134,8 +127,8 @@ def outer(folder: Path, plan: Plan) -> None:
     if not (folder / "sharp-latents.npy").exists():
         first = plan.seed * data.SEEDS
         seeds = random.Random(plan.seed).sample(range(first, first + plan.scenes), plan.sharp_scenes)
-        keep(folder / "sharp.npy", torch.from_numpy(rendered(seeds, 512, loose_scene)))
-        small = torch.from_numpy(rendered(seeds, data.SIDE, loose_scene))
+        keep(folder / "sharp.npy", torch.from_numpy(rendered(seeds, 512)))
+        small = torch.from_numpy(rendered(seeds, data.SIDE))
         keep(folder / "sharp-latents.npy", autoencoder.encoded(_normal(folder), small))
     together(_outer, folder, plan.processes, folder, plan)
 

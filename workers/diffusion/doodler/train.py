@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="work folder; the result is in OUT/pipeline")
     parser.add_argument(
-        "--hours", type=float, help="budget of the whole run on two cores, if not the plan's (about 1.5)"
+        "--hours", type=float, help="budget of the whole run on two cores, if not the plan's (about 1.9)"
     )
     parser.add_argument("--seed", type=int, default=Plan.seed)
     arguments = parser.parse_args()
