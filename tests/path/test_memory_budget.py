@@ -106,20 +106,3 @@ async def test_two_real_models_of_which_one_fits_answer_in_turn_in_bounded_memor
         assert len(seen["a"] | seen["b"]) == 1
         assert max(resident) < 1.15 * max(resident[:2])
         await nc.close()
-
-
-@pytest.mark.timeout(300)
-async def test_a_model_beyond_the_budget_is_refused_and_answers_from_the_page_cache_once_that_is_allowed(
-    tmp_path: Path, starter_model: Path
-) -> None:
-    small = {"slots": 1, "context": 256, "cache": 256, "batch": 32, "pages_ram": "0", "pages_disk": "0"}
-    model = {"name": "talk", "type": "llama", "path": str(starter_model), **small}
-    with running(tmp_path, house(model, memory="130 MB")) as roost:
-        nc = await roost.client()
-        shows(roost, "talk", state="failed", reason="could be read from the file over and over (worker.overcommit)")
-        assert (await ask(roost, nc, "Say a word.", "talk"))["error"]["code"] == "no_memory"
-        change(roost, [model], worker={"memory": "130 MB", "overcommit": True})
-        row = shows(roost, "talk", state="ready")
-        assert row["memory_bytes"] > 130_000_000
-        assert (await ask(roost, nc, "Say a word.", "talk"))["text"]
-        await nc.close()
