@@ -16,6 +16,7 @@ from datetime import datetime
 import nats.errors
 import nats.js.errors
 from nats.js import JetStreamContext
+from nats.js.api import ObjectInfo
 from nats.js.object_store import ObjectStore
 
 from schemas.config import Config
@@ -40,19 +41,28 @@ class Blobs:
             self._store = await self._js.object_store(BUCKET)
         return self._store
 
+    async def _described(self, store: ObjectStore, name: str) -> ObjectInfo | None:
+        """The blob's description; None for one that is unknown or whose pieces, which are older, have aged out.
+
+        The library would wait for such pieces until its time is up.
+        """
+        try:
+            info = await store.get_info(name)
+        except nats.js.errors.NotFoundError:
+            return None
+        pieces = f"$O.{BUCKET}.C.{info.nuid}"
+        stream = await self._js.stream_info(f"OBJ_{BUCKET}", subjects_filter=pieces)
+        return info if (stream.state.subjects or {}).get(pieces, 0) == info.chunks else None
+
     async def put(self, data: bytes) -> str:
         """Store and return the SHA-256 in hex. A blob past half its age is stored anew, so that it stays."""
         digest = hashlib.sha256(data).hexdigest()
         try:
             async with asyncio.timeout(self._timeout_s):
                 store = await self._open()
-                try:
-                    info = await store.get_info(digest)
-                    if info.mtime and time.time() - datetime.fromisoformat(info.mtime).timestamp() < self._refresh_s:
-                        return digest
-                except nats.js.errors.NotFoundError:
-                    pass
-                await store.put(digest, data)
+                info = await self._described(store, digest)
+                if info is None or not info.mtime or _age_s(info.mtime) >= self._refresh_s:
+                    await store.put(digest, data)
         except (nats.errors.Error, TimeoutError) as error:
             raise Retryable(f"the blob store did not take {len(data)} bytes: {error}", code="bus_unavailable") from None
         return digest
@@ -62,6 +72,8 @@ class Blobs:
         try:
             async with asyncio.timeout(self._timeout_s):
                 store = await self._open()
+                if await self._described(store, sha256) is None:
+                    return None
                 result = await store.get(sha256)
         except nats.js.errors.NotFoundError:
             return None
@@ -73,3 +85,7 @@ class Blobs:
         if hashlib.sha256(data).hexdigest() != sha256:
             raise Untrusted(f"blob {sha256} does not match its name; it was left out")
         return data
+
+
+def _age_s(moment: str) -> float:
+    return time.time() - datetime.fromisoformat(moment).timestamp()

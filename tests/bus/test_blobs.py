@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tests.bus.real import Real, config_of, soon
 
 
@@ -17,3 +19,14 @@ async def test_a_blob_is_gone_after_its_age_and_may_come_back(real: Real) -> Non
     assert await bus.blobs.get(sha256) is None
     assert await bus.blobs.put(b"a picture") == sha256
     assert await bus.blobs.get(sha256) == b"a picture"
+
+
+async def test_a_blob_whose_pieces_are_gone_before_its_description_is_gone_and_may_come_back(real: Real) -> None:
+    bus = await real.fresh(config_of())
+    data = b"a picture" * 100_000
+    sha256 = await bus.blobs.put(data)
+    await bus.api("STREAM.PURGE.OBJ_BLOBS", {"filter": "$O.BLOBS.C.>"})
+    async with asyncio.timeout(5):
+        assert await bus.blobs.get(sha256) is None
+        assert await bus.blobs.put(data) == sha256
+        assert await bus.blobs.get(sha256) == data
