@@ -25,8 +25,13 @@ async def test_a_blob_whose_pieces_are_gone_before_its_description_is_gone_and_m
     bus = await real.fresh(config_of())
     data = b"a picture" * 100_000
     sha256 = await bus.blobs.put(data)
-    await bus.api("STREAM.PURGE.OBJ_BLOBS", {"filter": "$O.BLOBS.C.>"})
+    await bus.purge("OBJ_BLOBS", "$O.BLOBS.C.>")
     async with asyncio.timeout(5):
         assert await bus.blobs.get(sha256) is None
         assert await bus.blobs.put(data) == sha256
         assert await bus.blobs.get(sha256) == data
+
+
+async def test_a_blob_of_no_bytes_has_no_pieces_and_is_there(real: Real) -> None:
+    bus = await real.fresh(config_of())
+    assert await bus.blobs.get(await bus.blobs.put(b"")) == b""
