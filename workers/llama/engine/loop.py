@@ -31,6 +31,12 @@ log = logging.getLogger(__name__)
 STEP_S = 0.12
 """What a step should take while generations run: their readers see a gap of this length, and a cancel waits for it.
 Shorter steps take too few tokens of a prompt beside the answers, and all of it takes longer."""
+TILE = 64
+"""Tokens of a step from which llama.cpp computes attention on a processor in tiles. Far into a context, a step of a
+few tokens less takes longer than one of so many."""
+TILE_STEP_S = 0.8
+"""What a step with a prompt may take to reach TILE: prompts are then computed up to twice as fast. Twice TILE gains
+nothing more."""
 QUIET_STEP_S = 0.24
 """The same when only prompts are computed; larger batches are a little more efficient."""
 EASED_STEP_S = 0.48
@@ -217,7 +223,10 @@ class Engine:
         answers = [r for r in group if r.answering]
         prompts = {r.order: r for r in group if not r.answering}
         target = EASED_STEP_S if self.eased else STEP_S if answers else QUIET_STEP_S
-        budget = prompt_budget(len(answers), self._pace.most(target), self._machine.batch_max)
+        fit = self._pace.most(target)
+        if prompts and fit < TILE <= self._machine.batch_max and self._pace.affords(TILE, TILE_STEP_S):
+            fit = TILE
+        budget = prompt_budget(len(answers), fit, self._machine.batch_max)
         shares = share_out([Prompt(o, r.left) for o, r in sorted(prompts.items())], budget)
         if not shares:
             self._draft_for(answers)

@@ -18,6 +18,8 @@ SURPRISE: Final = 4.0
 """A step that took so many times as long as usual counts as no more: somebody else was at work."""
 FURTHER: Final = 0.5
 """What a token beyond the largest known size is taken to cost, in parts of an average token of that size."""
+DOUBT: Final = 0.99
+"""What is left of a size's seconds each time that it is passed over as too slow."""
 
 
 class Pace:
@@ -46,6 +48,17 @@ class Pace:
         if above == below:
             return low
         return low + (self._seconds[above] - low) * (tokens - below) / (above - below)
+
+    def affords(self, tokens: int, target_s: float) -> bool:
+        """Whether a step of so many tokens is expected to fit; nothing does while nothing is known.
+
+        A size that does not fit is taken for a little quicker each time, and so tried again one day: perhaps it was
+        slow only because others were at work.
+        """
+        seconds = self.of(tokens)
+        if seconds > target_s and tokens in self._seconds:
+            self._seconds[tokens] *= DOUBT
+        return 0 < seconds <= target_s
 
     def most(self, target_s: float) -> int:
         """The largest number of tokens that is expected to fit into so many seconds; 0 where not one does."""

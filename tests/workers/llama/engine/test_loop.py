@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from schemas.message import Usage
 from tests.workers.llama.machines import END, FakeMachine, next_token
 from workers import Finished, Piece
-from workers.llama.engine.loop import EASED_STEP_S, QUIET_STEP_S, STEP_S, Engine
+from workers.llama.engine.loop import EASED_STEP_S, QUIET_STEP_S, STEP_S, TILE, Engine
 from workers.llama.engine.machine import SamplerSpec
 from workers.llama.engine.paging import Pages
 from workers.llama.engine.request import Work
@@ -243,14 +243,42 @@ def test_answers_get_their_token_in_every_step_while_a_long_prompt_is_computed()
 
 
 def test_a_step_takes_no_more_of_a_prompt_than_fits_its_time() -> None:
-    machine = FakeMachine(cells=4_000, batch_max=512)
-    engine = Engine(machine, clock=lambda: 0.004 * machine.computed)  # a token takes 4 ms
+    machine = FakeMachine(cells=4_000, batch_max=TILE - 1)
+    engine = Engine(machine, clock=lambda: 0.01 * machine.computed)  # a token takes 10 ms
     engine.add(work("long", [2] * 900))
     for _ in range(20):
         engine.step()
     sizes = [len(batch[0].tokens) for batch in machine.batches if not batch[0].want]
     assert len(sizes) > 10
-    assert all(0.95 * QUIET_STEP_S <= size * 0.004 <= QUIET_STEP_S for size in sizes[2:])
+    assert all(0.95 * QUIET_STEP_S <= size * 0.01 <= QUIET_STEP_S for size in sizes[2:])
+
+
+@pytest.mark.parametrize(("token_s", "beside", "size"), [
+    (0.004, True, TILE), (0.004, False, TILE), (0.001, True, 120), (0.02, True, 9), (0.02, False, 12),
+])  # fmt: skip
+def test_a_step_with_a_prompt_is_stretched_to_a_tile_of_attention_where_that_takes_no_more_than_its_time(
+    token_s: float, beside: bool, size: int
+) -> None:
+    machine = FakeMachine(cells=8_000, batch_max=512)
+    engine = Engine(machine, draft=False, clock=lambda: token_s * machine.computed)
+    engine.warm_up(array("i", [1]))
+    if beside:
+        engine.add(work("answer", [1], reply_max=100, ban_end=True))
+        engine.step()
+    engine.add(work("long", [2] * 3_000))
+    for _ in range(16):
+        engine.step()
+    sizes = [sum(len(row.tokens) for row in batch) for batch in machine.batches]
+    assert all(0.9 * size <= found <= size for found in sizes[-8:])
+    assert len(machine.batches[-1]) == 1 + beside
+
+
+def test_answers_alone_take_no_part_in_a_tile() -> None:
+    machine = FakeMachine(cells=4_000, batch_max=512)
+    engine = Engine(machine, draft=False, clock=lambda: 0.004 * machine.computed)
+    engine.add(work("answer", [1], reply_max=8, ban_end=True))
+    run(engine)
+    assert all(len(row.tokens) == 1 for batch in machine.batches for row in batch)
 
 
 @pytest.mark.parametrize(("eased", "beside", "step_s"), [
@@ -259,8 +287,8 @@ def test_a_step_takes_no_more_of_a_prompt_than_fits_its_time() -> None:
 def test_to_save_power_steps_take_longer_with_and_without_answers_beside(
     eased: bool, beside: bool, step_s: float
 ) -> None:
-    machine = FakeMachine(cells=8_000, batch_max=512)
-    engine = Engine(machine, draft=False, clock=lambda: 0.004 * machine.computed)  # a token takes 4 ms
+    machine = FakeMachine(cells=8_000, batch_max=TILE - 1)
+    engine = Engine(machine, draft=False, clock=lambda: 0.01 * machine.computed)  # a token takes 10 ms
     engine.eased = eased
     if beside:
         engine.add(work("answer", [1], reply_max=100, ban_end=True))
@@ -269,7 +297,7 @@ def test_to_save_power_steps_take_longer_with_and_without_answers_beside(
     for _ in range(12):
         engine.step()
     sizes = [sum(len(row.tokens) for row in batch) for batch in machine.batches]
-    assert all(0.9 * step_s <= size * 0.004 <= step_s for size in sizes[6:])
+    assert all(0.9 * step_s <= size * 0.01 <= step_s for size in sizes[6:])
 
 
 @pytest.mark.parametrize(("slots", "answers"), [(1, [1]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8]), (12, [1, 2, 4, 8, 12])])

@@ -52,6 +52,20 @@ def test_it_follows_a_machine_that_has_become_slower() -> None:
     assert pace.of(64) == pytest.approx(0.2, rel=0.05)
 
 
+def test_a_size_that_is_passed_over_as_too_slow_is_tried_again_one_day() -> None:
+    pace = taught(0.0, 0.01)
+    refused = 0
+    while not pace.affords(64, 0.5):
+        refused += 1
+    assert 10 < refused < 100
+    pace.took(64, 0.64)
+    assert not pace.affords(64, 0.5)
+
+
+def test_nothing_is_afforded_while_nothing_is_known() -> None:
+    assert not Pace().affords(64, 1e9)
+
+
 def test_every_size_has_a_place() -> None:
     pace = Pace()
     for tokens in range(1, 5000, 7):
