@@ -38,7 +38,7 @@ from bus.contract import (
     StreamInfo,
 )
 from bus.endpoints import Endpoints
-from bus.objects import Objects
+from bus.objects import PIECE_BYTES, Objects
 from bus.pull import Puller
 from bus.tables import Table
 from schemas.config import Config
@@ -94,7 +94,7 @@ class Bus:
         self.nc = client
         self.js: JetStreamContext = client.jetstream(timeout=config.bus.request_timeout_s)
         self.config = config
-        self.blobs = Blobs(self.js, config)
+        self.blobs = Blobs(self)
         self._timeout_s = config.bus.request_timeout_s
         self._ack_prefix = f"{INBOX_PREFIX}.ack.{secrets.token_hex(8)}"
         self._acks: dict[str, asyncio.Future[bytes | None]] = {}
@@ -463,8 +463,8 @@ class Bus:
         return self._tables[name]
 
     def objects(self, bucket: str) -> Objects:
-        """A declared object store: RELEASES."""
-        return Objects(self, bucket)
+        """A declared object store: BLOBS or RELEASES."""
+        return Objects(self, bucket, piece_bytes=min(PIECE_BYTES, self.payload_bytes_max))
 
 
 def _refused(answer: dict[str, Any], what: str) -> None:

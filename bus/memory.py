@@ -8,7 +8,6 @@ so that a run with a virtual clock is the same each time. Not a broker: one proc
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -17,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from bus import subjects
+from bus.blobs import Blobs
 from bus.contract import ConsumerInfo, Message, MessageCallback, Receive, Stored, StoredMessage, StreamInfo
 from bus.memory_server import Faults, MemoryServer, PullConsumer, Stream, matches
 from bus.objects import Objects
@@ -24,7 +24,7 @@ from bus.pull import Delivery
 from bus.streams import declared
 from bus.tables import Table
 from schemas.config import Config
-from schemas.errors import ConfigError, Disconnected, Retryable, Untrusted
+from schemas.errors import ConfigError, Disconnected, Retryable
 from schemas.event import Alert
 
 __all__ = ["Faults", "MemoryBus", "MemoryServer"]
@@ -111,33 +111,13 @@ class MemoryPuller:
         self._stopped = True
 
 
-class MemoryBlobs:
-    """See `bus.blobs.Blobs`."""
-
-    def __init__(self, bus: MemoryBus) -> None:
-        self._bus = bus
-
-    async def put(self, data: bytes) -> str:
-        await self._bus.hop()
-        digest = hashlib.sha256(data).hexdigest()
-        self._bus.server.blobs[digest] = data
-        return digest
-
-    async def get(self, sha256: str) -> bytes | None:
-        await self._bus.hop()
-        data = self._bus.server.blobs.get(sha256)
-        if data is not None and hashlib.sha256(data).hexdigest() != sha256:
-            raise Untrusted(f"blob {sha256} does not match its name; it was left out")
-        return data
-
-
 class MemoryBus:
     """One process's connection; the methods are described in `bus.client.Bus`."""
 
     def __init__(self, server: MemoryServer, config: Config) -> None:
         self.server = server
         self.config = config
-        self.blobs = MemoryBlobs(self)
+        self.blobs = Blobs(self)
         self.on_reconnect: list[Callable[[], None]] = []
         self.subscriptions: list[MemorySubscription] = []
         self.connected = True

@@ -258,7 +258,6 @@ class MemoryServer:
         self.now = now
         self.streams: dict[str, Stream] = {}
         self.consumers: dict[tuple[str, str], PullConsumer] = {}
-        self.blobs: dict[str, bytes] = {}
         self.subscriptions: list[MemorySubscription] = []
         self.waiting: dict[str, asyncio.Future[bytes]] = {}
         self.count = itertools.count()

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import hmac
 import secrets
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -53,10 +54,12 @@ _info = msgspec.json.Decoder(ObjectInfo)
 class Objects:
     """One bucket. Every wait is one request to the bus, with the bus's time-out."""
 
-    def __init__(self, bus: Bus, bucket: str) -> None:
+    def __init__(self, bus: Bus, bucket: str, *, piece_bytes: int = PIECE_BYTES) -> None:
+        """`piece_bytes`: less where the server takes only smaller messages."""
         self._bus = bus
         self._bucket = bucket
         self._stream = f"OBJ_{bucket}"
+        self._piece_bytes = piece_bytes
 
     async def put(self, name: str, data: bytes) -> None:
         """Store, in place of an object of the same name. Raises `Rejected` for names and sizes that cannot be."""
@@ -66,7 +69,7 @@ class Objects:
             raise Rejected(f"{name}: {len(data)} bytes; an object has {OBJECT_BYTES_MAX} at most", code="too_large")
         before = await self._find(name)
         nuid = secrets.token_hex(11)
-        pieces = [data[at : at + PIECE_BYTES] for at in range(0, len(data), PIECE_BYTES)]
+        pieces = [data[at : at + self._piece_bytes] for at in range(0, len(data), self._piece_bytes)]
         info = ObjectInfo(
             name=name,
             bucket=self._bucket,
@@ -74,7 +77,7 @@ class Objects:
             size=len(data),
             chunks=len(pieces),
             digest=_digest(data),
-            options={"max_chunk_size": PIECE_BYTES},
+            options={"max_chunk_size": self._piece_bytes},
         )
         try:
             for number, piece in enumerate(pieces):
@@ -111,6 +114,14 @@ class Objects:
 
     async def has(self, name: str) -> bool:
         return await self._find(name) is not None
+
+    async def fresh(self, name: str, age_s: float) -> bool:
+        """Whether it was put in the last `age_s` seconds, and is all there: pieces age out from the first one on."""
+        info = await self._find(name)
+        if info is None or time.time() - _seconds(info.mtime) >= age_s:
+            return False
+        first = await self._bus.next(self._stream, self._pieces(info.nuid), 1) if info.chunks else None
+        return first is not None or not info.chunks
 
     async def list(self) -> dict[str, int]:
         """Names and bytes of all objects."""
@@ -159,6 +170,14 @@ class Objects:
 def _possible(name: str) -> bool:
     """Names become subjects, and the server closes a connection for one that is too long."""
     return 0 < len(name) <= NAME_CHARS_MAX and name.isprintable()
+
+
+def _seconds(moment: str) -> float:
+    """RFC 3339 as Unix seconds; 0 for what is no time."""
+    try:
+        return datetime.fromisoformat(moment).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _digest(data: bytes | bytearray) -> str:

@@ -38,6 +38,14 @@ async def test_an_object_comes_back_as_it_was_put(connect: Connect, size: int) -
     assert await pieces(bus) == -(-size // PIECE_BYTES)
 
 
+async def test_pieces_are_as_small_as_the_server_wants_them(connect: Connect) -> None:
+    bus = await connect()
+    small = Objects(bus, "RELEASES", piece_bytes=10)
+    await small.put(NAME, bytes(95))
+    assert await pieces(bus) == 10
+    assert await bus.objects("RELEASES").get(NAME) == bytes(95)
+
+
 async def test_what_is_not_there_is_none(connect: Connect) -> None:
     objects = (await connect()).objects("RELEASES")
     assert await objects.get(NAME) is None
