@@ -242,6 +242,17 @@ def test_answers_get_their_token_in_every_step_while_a_long_prompt_is_computed()
         assert any(len(row.tokens) == 1 and row.seq == 0 for row in machine.batches[-1])
 
 
+def sizes_with_a_prompt(engine: Engine, machine: FakeMachine, *, beside: bool) -> list[int]:
+    """Tokens of each of 16 steps while a long prompt is computed, alone or beside an answer."""
+    if beside:
+        engine.add(work("answer", [1], reply_max=100, ban_end=True))
+        engine.step()
+    engine.add(work("long", [2] * 3_000))
+    for _ in range(16):
+        engine.step()
+    return [sum(len(row.tokens) for row in batch) for batch in machine.batches]
+
+
 def test_a_step_takes_no_more_of_a_prompt_than_fits_its_time() -> None:
     machine = FakeMachine(cells=4_000, batch_max=TILE - 1)
     engine = Engine(machine, clock=lambda: 0.01 * machine.computed)  # a token takes 10 ms
@@ -262,13 +273,7 @@ def test_a_step_with_a_prompt_is_stretched_to_a_tile_of_attention_where_that_tak
     machine = FakeMachine(cells=8_000, batch_max=512)
     engine = Engine(machine, draft=False, clock=lambda: token_s * machine.computed)
     engine.warm_up(array("i", [1]))
-    if beside:
-        engine.add(work("answer", [1], reply_max=100, ban_end=True))
-        engine.step()
-    engine.add(work("long", [2] * 3_000))
-    for _ in range(16):
-        engine.step()
-    sizes = [sum(len(row.tokens) for row in batch) for batch in machine.batches]
+    sizes = sizes_with_a_prompt(engine, machine, beside=beside)
     assert all(0.9 * size <= found <= size for found in sizes[-8:])
     assert len(machine.batches[-1]) == 1 + beside
 
@@ -290,13 +295,7 @@ def test_to_save_power_steps_take_longer_with_and_without_answers_beside(
     machine = FakeMachine(cells=8_000, batch_max=TILE - 1)
     engine = Engine(machine, draft=False, clock=lambda: 0.01 * machine.computed)  # a token takes 10 ms
     engine.eased = eased
-    if beside:
-        engine.add(work("answer", [1], reply_max=100, ban_end=True))
-        engine.step()
-    engine.add(work("long", [2] * 2_000))
-    for _ in range(12):
-        engine.step()
-    sizes = [sum(len(row.tokens) for row in batch) for batch in machine.batches]
+    sizes = sizes_with_a_prompt(engine, machine, beside=beside)
     assert all(0.9 * step_s <= size * 0.01 <= step_s for size in sizes[6:])
 
 
