@@ -14,6 +14,7 @@ from workers.diffusion.doodler.loop import quick
 from workers.diffusion.doodler.text import WIDTH
 
 STEPS = 1000
+MIDDLE, SPREAD = 650.0, 200.0
 UNCONDITIONAL = 0.1
 """Share of empty captions, which guidance needs."""
 
@@ -44,32 +45,58 @@ def signal(steps: int = STEPS) -> Tensor:
     return (((alphas - last) * first / (first - last)) ** 2).float()
 
 
+def emphasis(pictures: Tensor) -> Tensor:
+    """How much each cell of (n, side, side, 3) bytes counts, 1 on average: half of it all falls on the things.
+
+    Without it, a small thing among much background counts for little, and is the first to be drawn badly.
+    """
+    there = (pictures != pictures[:, :1, :1]).any(-1, keepdim=True).permute(0, 3, 1, 2).float()
+    things = f.max_pool2d(f.max_pool2d(there, pictures.shape[1] // 16), 3, 1, 1)
+    return 0.5 + 0.5 * things / things.mean(dim=(2, 3), keepdim=True).clamp(min=1 / 256)
+
+
+def moments(shares: Tensor) -> Tensor:
+    """Steps for (n,) numbers from 0 to 1: evenly spread for every other one, and around MIDDLE for those between.
+
+    At the middle steps what a thing is gets decided; those after them only make it crisp.
+    """
+    low, high = torch.special.ndtr((torch.tensor([0.0, STEPS]) - MIDDLE) / SPREAD)
+    around = MIDDLE + SPREAD * torch.special.ndtri(low + (high - low) * shares)
+    even = torch.arange(len(shares)) % 2 == 0
+    return torch.where(even, STEPS * shares, around).long().clamp(0, STEPS - 1)
+
+
 class DenoiserLoss:
-    """Velocity (Salimans and Ho 2022) at a random step of a random scene with one of its captions."""
+    """Velocity (Salimans and Ho 2022) at a random step of a random scene with one of its captions.
+
+    `weights`: of each cell, by `emphasis`. `shares`: how often each scene is taken, in any unit.
+    """
 
     def __init__(
         self,
         unet: UNet2DConditionModel,
         encoder: CLIPTextModel,
         latents: Tensor,
+        weights: Tensor,
+        shares: Tensor,
         tokens: Tensor,
         empty: Tensor,
         batch: int,
     ) -> None:
-        self.unet, self.encoder, self.latents, self.tokens, self.empty, self.batch = (
-            unet, encoder, latents, tokens, empty, batch,
+        self.unet, self.encoder, self.latents, self.weights, self.shares, self.tokens, self.empty, self.batch = (
+            unet, encoder, latents, weights, shares, tokens, empty, batch,
         )  # fmt: skip
         self.signal = signal()
 
     def __call__(self, rng: torch.Generator, done: float) -> dict[str, Tensor]:
         n = self.batch
-        rows = torch.randint(len(self.latents), (n,), generator=rng)
+        rows = torch.multinomial(self.shares, n, replacement=True, generator=rng)
         which = torch.randint(self.tokens.shape[1], (n,), generator=rng)
         ids = self.tokens[rows, which].long()
         ids[torch.rand(n, generator=rng) < UNCONDITIONAL] = self.empty
         x = self.latents[rows].float()
         noise = torch.randn(x.shape, generator=rng)
-        t = ((torch.arange(n) + torch.rand(n, generator=rng)) / n * STEPS).long().clamp(max=STEPS - 1)
+        t = moments((torch.arange(n) + torch.rand(n, generator=rng)) / n)
         share = self.signal[t][:, None, None, None]
         noisy = share.sqrt() * x + (1 - share).sqrt() * noise
         velocity = share.sqrt() * noise - (1 - share).sqrt() * x
@@ -77,4 +104,4 @@ class DenoiserLoss:
             with torch.no_grad():
                 states = self.encoder(ids).last_hidden_state
             got = self.unet(noisy, t, states).sample
-        return {"velocity": f.mse_loss(got.float(), velocity)}
+        return {"velocity": (self.weights[rows] * (got.float() - velocity).square()).mean()}

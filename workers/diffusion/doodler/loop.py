@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from workers.diffusion.doodler import muon
 from workers.diffusion.doodler.log import note
 from workers.diffusion.precision import has_bfloat16
 
@@ -31,13 +32,16 @@ Loss = Callable[[torch.Generator, float], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: its steps, the most seconds of each processor, learning rate, samples a step and process."""
+    """One stage: its steps, the most seconds of each processor, learning rates, samples a step and process."""
 
     name: str
     steps: int
     seconds: float
     lr: float
+    """Of AdamW."""
     batch: int
+    muon_lr: float = 0.0
+    """Of Muon, which then trains the inner layers; 0: AdamW trains all."""
     ema: bool = False
     seed: int = 0
 
@@ -63,30 +67,33 @@ def train(rank: int, world: int, stage: Stage, module: nn.Module, loss: Loss, fo
     """Train `module` in place; the averaged weights are in it at the end, and in FOLDER/STAGE.pt."""
     path = folder / f"{stage.name}.pt"
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=stage.lr, weight_decay=0.01, betas=(0.9, 0.99), fused=True)
+    optimizers = _optimizers(rank, world, stage, module, parameters)
     mean = copy.deepcopy(module) if stage.ema else module
     step, before = 0, 0.0
     if path.exists():
         saved = torch.load(path, weights_only=True)
         module.load_state_dict(saved["module"])
         mean.load_state_dict(saved["mean"])
-        optimizer.load_state_dict(saved["optimizer"])
+        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         step, before = int(saved["step"]), float(saved["elapsed"])
     rng = torch.Generator().manual_seed(stage.seed * 1000 + rank + 10 * step)
     start, saved_at = time.process_time(), time.monotonic()
     noted_at = saved_at
     noted_step, elapsed, parent = step, before, torch.multiprocessing.parent_process()
     while (done := stage.done(step, elapsed)) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = stage.lr * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        share = min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        for optimizer, lr in zip(optimizers, (stage.lr, stage.muon_lr), strict=False):
+            optimizer.param_groups[0]["lr"] = lr * share
         if parent is not None and not parent.is_alive():
             raise SystemExit("the training run that started this process is gone")
         terms = loss(rng, done)
         torch.stack(list(terms.values())).sum().backward()
         elapsed = _average(parameters, before + time.process_time() - start, world)
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=False)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=False)
         step += 1
         if stage.ema:
             _follow(mean, module, min(1 - 1 / EMA_STEPS, step / (step + 9)))
@@ -97,11 +104,21 @@ def train(rank: int, world: int, stage: Stage, module: nn.Module, loss: Loss, fo
                  **{k: round(float(v.detach()), 5) for k, v in terms.items()})  # fmt: skip
             noted_at, noted_step = now, step
         if rank == 0 and now - saved_at > CHECKPOINT_S:
-            _save(path, module, mean, optimizer, step, elapsed)
+            _save(path, module, mean, optimizers, step, elapsed)
             saved_at = now
     if rank == 0:
-        _save(path, module, mean, optimizer, step, elapsed)
+        _save(path, module, mean, optimizers, step, elapsed)
     module.load_state_dict(mean.state_dict())
+
+
+def _optimizers(
+    rank: int, world: int, stage: Stage, module: nn.Module, parameters: list[nn.Parameter]
+) -> list[torch.optim.Optimizer]:
+    inner = muon.inside(module) if stage.muon_lr else []
+    ids = {id(p) for p in inner}
+    rest = [p for p in parameters if id(p) not in ids]
+    adam = torch.optim.AdamW(rest, lr=stage.lr, weight_decay=0.01, betas=(0.9, 0.99), fused=True)
+    return [adam, muon.Muon(inner, stage.muon_lr, rank=rank, world=world)] if inner else [adam]
 
 
 def finished(path: Path, steps: int, seconds: float) -> bool:
@@ -136,9 +153,9 @@ def _follow(mean: nn.Module, module: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(mean.parameters()), list(module.parameters()), 1 - decay)
 
 
-def _save(path: Path, module: nn.Module, mean: nn.Module, optimizer: Any, step: int, elapsed: float) -> None:
-    state = {"module": module.state_dict(), "mean": mean.state_dict(), "optimizer": optimizer.state_dict(),
-             "step": step, "elapsed": elapsed}  # fmt: skip
+def _save(path: Path, module: nn.Module, mean: nn.Module, optimizers: list[Any], step: int, elapsed: float) -> None:
+    state = {"module": module.state_dict(), "mean": mean.state_dict(), "step": step, "elapsed": elapsed,
+             "optimizers": [optimizer.state_dict() for optimizer in optimizers]}  # fmt: skip
     torch.save(state, path.with_suffix(".draft"))
     os.replace(path.with_suffix(".draft"), path)
 

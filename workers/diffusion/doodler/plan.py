@@ -15,19 +15,19 @@ class Plan:
     scenes: int = 24_000
     sharp_scenes: int = 500
     processes: int = 2
-    batch: int = 16
+    batch: int = 24
     inner_steps: int = 8000
-    inner_s: float = 410
+    inner_s: float = 300
     text_steps: int = 6000
-    text_s: float = 480
+    text_s: float = 400
     denoise_steps: int = 16_000
-    denoise_s: float = 5300
+    denoise_s: float = 5200
     outer_steps: int = 5000
-    outer_s: float = 520
+    outer_s: float = 360
 
     def within(self, hours: float) -> "Plan":
         """The same run with its limits of time in proportion: all of it, rendering included, in about `hours`."""
-        share = hours * 3600 / (self.inner_s + self.text_s + self.denoise_s + self.outer_s + 300)
+        share = hours * 3600 / (self.inner_s + self.text_s + self.denoise_s + self.outer_s + 240)
         return replace(
             self, inner_s=self.inner_s * share, text_s=self.text_s * share, denoise_s=self.denoise_s * share,
             outer_s=self.outer_s * share,

@@ -91,7 +91,7 @@ def scene(rng: random.Random, main: tuple[Pair, ...] | list[Pair], other: tuple[
 def _one(rng: random.Random, pair: Pair, background: str) -> Scene:
     size = rng.choices(("small", "medium", "large"), (25, 45, 30))[0]
     position = "centre" if size == "large" else rng.choices(tuple(POSITIONS), (44, 14, 14, 14, 14))[0]
-    half = {"small": 0.17, "medium": 0.25, "large": 0.36}[size] * rng.uniform(0.95, 1.07)
+    half = {"small": 0.19, "medium": 0.265, "large": 0.37}[size] * rng.uniform(0.95, 1.06)
     off = 0.46 - half if position != "centre" else 0.0
     dx, dy = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}.get(position, (0, 0))
     x, y = (0.5 + d * off + rng.uniform(-0.02, 0.02) for d in (dx, dy))
@@ -100,7 +100,7 @@ def _one(rng: random.Random, pair: Pair, background: str) -> Scene:
 
 def _row(rng: random.Random, pair: Pair, background: str) -> Scene:
     count = rng.choice((2, 3))
-    half = {2: 0.2, 3: 0.145}[count] * rng.uniform(0.95, 1.05)
+    half = {2: 0.21, 3: 0.152}[count] * rng.uniform(0.96, 1.04)
     y = 0.5 + rng.uniform(-0.04, 0.04)
     xs = {2: (0.27, 0.73), 3: (0.18, 0.5, 0.82)}[count]
     return Scene(tuple(Thing(*pair, x, y, half) for x in xs), background, "count")
@@ -112,5 +112,5 @@ def _pair(rng: random.Random, first: Pair, second: Pair, background: str) -> Sce
     things = []
     for pair, sign in ((first, 1), (second, -1)):
         x, y = (0.5 + 0.235 * sign * d + rng.uniform(-0.015, 0.015) for d in (dx, dy))
-        things.append(Thing(*pair, x, y, 0.2 * rng.uniform(0.95, 1.06)))
+        things.append(Thing(*pair, x, y, 0.21 * rng.uniform(0.95, 1.05)))
     return Scene(tuple(things), background, "pair", relation=relation)

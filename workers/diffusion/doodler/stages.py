@@ -15,6 +15,9 @@ from workers.diffusion.doodler.loop import Stage, finished, load, together, trai
 from workers.diffusion.doodler.plan import Plan
 from workers.diffusion.doodler.render import rendered
 
+PAIRED = 2.0
+"""How often the denoiser is shown a scene of two different things for once that it is shown another: what belongs to
+which of them is what it learns last."""
 TRAIN = "train"
 """Folder of the training set inside the work folder."""
 
@@ -38,39 +41,43 @@ def keep(path: Path, values: Tensor) -> None:
     os.replace(draft, path)
 
 
-def _inner(rank: int, world: int, folder: Path, plan: Plan) -> None:
+def _pyramid(folder: Path, plan: Plan) -> AutoencoderKL:
+    """The small autoencoder before it is trained; each channel of its latents has mean 0 and spread 1."""
     torch.manual_seed(plan.seed)
     module = autoencoder.build(autoencoder.INNER, data.SIDE)
-    pictures = array(folder, f"{TRAIN}/pictures")
+    pictures = array(folder, f"{TRAIN}/pictures")[:1024]
     autoencoder.start(module, autoencoder.scaled(pictures[:64]))
+    some = autoencoder.encoded(module, pictures)
+    autoencoder.normalise(module, some.mean(dim=(0, 2, 3)), some.std(dim=(0, 2, 3)) + 1e-4)
+    return module
+
+
+def _inner(rank: int, world: int, folder: Path, plan: Plan) -> None:
+    module = _pyramid(folder, plan)
+    module.encoder.requires_grad_(False)
+    module.quant_conv.requires_grad_(False)
     batch = min(4, plan.batch)
-    loss = autoencoder.InnerLoss(module, pictures, batch)
+    loss = autoencoder.InnerLoss(module, array(folder, f"{TRAIN}/pictures"), array(folder, "latents"), batch)
     stage = Stage("inner", plan.inner_steps, plan.inner_s, 1e-3, batch, ema=True, seed=plan.seed)
     train(rank, world, stage, module, loss, folder)
 
 
 def inner(folder: Path, plan: Plan) -> None:
-    """The small autoencoder, then the latents of all pictures, each channel with mean 0 and spread 1."""
-    if (folder / "latents.npy").exists():
-        return
+    """The latents of all pictures, and the small autoencoder, which learns to draw what they leave out."""
+    if not (folder / "latents.npy").exists():
+        pictures = array(folder, f"{TRAIN}/pictures")
+        keep(folder / "latents.npy", autoencoder.encoded(_pyramid(folder, plan), pictures).half())
     if not finished(folder / "inner.pt", plan.inner_steps, plan.inner_s):
         together(_inner, folder, plan.processes, folder, plan)
-    module = autoencoder.build(autoencoder.INNER, data.SIDE)
-    load(module, folder / "inner.pt")
-    pictures = array(folder, f"{TRAIN}/pictures")
-    some = autoencoder.encoded(module, pictures[:1024])
-    autoencoder.normalise(module, some.mean(dim=(0, 2, 3)), some.std(dim=(0, 2, 3)) + 1e-4)
-    torch.save(module.state_dict(), folder / "inner-normal.pt")
-    keep(folder / "latents.npy", autoencoder.encoded(module, pictures).half())
 
 
 def _text(rank: int, world: int, folder: Path, plan: Plan) -> None:
     torch.manual_seed(plan.seed)
     tokenizer = words(folder, plan)
     reader = text.Reader(text.build(tokenizer), tokenizer.eos_token_id)
-    batch = 4 * plan.batch  # captions are short
+    batch = min(32, 8 * plan.batch)  # captions are short
     loss = text.ReaderLoss(reader, array(folder, f"{TRAIN}/tokens"), array(folder, f"{TRAIN}/labels"), batch)
-    stage = Stage("text", plan.text_steps, plan.text_s, 1e-3, batch, ema=True, seed=plan.seed)
+    stage = Stage("text", plan.text_steps, plan.text_s, 1e-3, batch, muon_lr=2e-3, ema=True, seed=plan.seed)
     train(rank, world, stage, reader, loss, folder)
 
 
@@ -92,10 +99,15 @@ def _denoise(rank: int, world: int, folder: Path, plan: Plan) -> None:
     torch.manual_seed(plan.seed)
     unet = denoiser.build().to(memory_format=torch.channels_last)
     empty = torch.tensor(tokens.ids(words(folder, plan), [""])[0])
+    weights = torch.cat([denoiser.emphasis(some) for some in array(folder, f"{TRAIN}/pictures").split(256)])
+    paired = array(folder, f"{TRAIN}/labels")[:, list(data.HEADS).index("relation")] > 0
     loss = denoiser.DenoiserLoss(
-        unet, encoder(folder, plan), array(folder, "latents"), array(folder, f"{TRAIN}/tokens"), empty, plan.batch
+        unet, encoder(folder, plan), array(folder, "latents"), weights, torch.where(paired, PAIRED, 1.0),
+        array(folder, f"{TRAIN}/tokens"), empty, plan.batch,
+    )  # fmt: skip
+    stage = Stage(
+        "denoise", plan.denoise_steps, plan.denoise_s, 1e-3, plan.batch, muon_lr=4e-3, ema=True, seed=plan.seed
     )
-    stage = Stage("denoise", plan.denoise_steps, plan.denoise_s, 6e-4, plan.batch, ema=True, seed=plan.seed)
     train(rank, world, stage, unet, loss, folder)
 
 
@@ -107,8 +119,8 @@ def denoising(folder: Path, plan: Plan) -> None:
 
 def _normal(folder: Path) -> AutoencoderKL:
     module = autoencoder.build(autoencoder.INNER, data.SIDE)
-    module.load_state_dict(torch.load(folder / "inner-normal.pt", weights_only=True))
-    return module.eval()
+    load(module, folder / "inner.pt")
+    return module
 
 
 def _outer(rank: int, world: int, folder: Path, plan: Plan) -> None:

@@ -47,7 +47,7 @@ def _across(x: torch.Tensor) -> torch.Tensor:
 def test_untrained_it_draws_the_colours(inner: autoencoder.AutoencoderKL) -> None:
     x = pictures(data.SIDE)
     got = inner.decode(inner.encode(x).latent_dist.mean).sample
-    assert (got - x).abs().mean() < 0.12
+    assert (got - x).abs().mean() < 0.15
     chance = autoencoder.build(autoencoder.INNER, data.SIDE).eval()
     assert (chance.decode(chance.encode(x).latent_dist.mean).sample - x).abs().mean() > 0.4
 
