@@ -1,4 +1,4 @@
-"""The step loop: many conversations in one context, one batch a step.
+"""The step loop: many conversations in one context, a batch or two a step.
 
 `schedule` says which tokens, `cells` where they go, `draft` what might come next, `machine` computes; this file only
 carries out and keeps the requests' states. What always holds: every added work gets exactly one `Piece` with
@@ -32,11 +32,11 @@ STEP_S = 0.12
 """What a step should take while generations run: their readers see a gap of this length, and a cancel waits for it.
 Shorter steps take too few tokens of a prompt beside the answers, and all of it takes longer."""
 TILE = 64
-"""Tokens of a step from which llama.cpp computes attention on a processor in tiles. Far into a context, a step of a
-few tokens less takes longer than one of so many."""
+"""Tokens of a batch from which llama.cpp computes attention on a processor in tiles. Far into a context, a batch of a
+few tokens less takes longer than one of so many. A tile reads the cells of everybody who is in it."""
 TILE_STEP_S = 0.8
-"""What a step with a prompt may take to reach TILE: prompts are then computed up to twice as fast. Twice TILE gains
-nothing more."""
+"""What a prompt's part of a step may take to reach TILE: prompts are then computed up to twice as fast. Twice TILE
+gains little more."""
 QUIET_STEP_S = 0.24
 """The same when only prompts are computed; larger batches are a little more efficient."""
 EASED_STEP_S = 0.48
@@ -139,13 +139,15 @@ class Engine:
             self._cancelled.add(request)
 
     def step(self) -> list[Piece]:
-        """One batch at most; returns what it brought."""
+        """A token or more for everybody who can have one; returns what it brought."""
         pieces = self._drop_cancelled()
         reading = self._admit(pieces)
         plan = self._secure(self._plan())
         if plan:
             self._steps += 1
-            self._compute([self._row(r, n) for r, n in plan], [r for r, _ in plan], pieces)
+            for batch in self._batches(plan):
+                if here := [(r, n) for r, n in batch if r.seq >= 0]:
+                    self._compute([self._row(r, n) for r, n in here], [r for r, _ in here], pieces)
             self._cells.forget_old(self._steps)
         elif reading and self._pages is not None:
             self._pages.wait(DISK_WAIT_S)
@@ -225,12 +227,20 @@ class Engine:
         target = EASED_STEP_S if self.eased else STEP_S if answers else QUIET_STEP_S
         fit = self._pace.most(target)
         if prompts and fit < TILE <= self._machine.batch_max and self._pace.affords(TILE, TILE_STEP_S):
-            fit = TILE
-        budget = prompt_budget(len(answers), fit, self._machine.batch_max)
+            budget = TILE
+        else:
+            budget = prompt_budget(len(answers), fit, self._machine.batch_max)
         shares = share_out([Prompt(o, r.left) for o, r in sorted(prompts.items())], budget)
         if not shares:
             self._draft_for(answers)
         return [(r, 1 + len(r.draft)) for r in answers] + [(prompts[s.id], s.tokens) for s in shares]
+
+    @staticmethod
+    def _batches(plan: list[tuple[Running, int]]) -> list[list[tuple[Running, int]]]:
+        """What is computed at once: all of a step, but a tile of prompts apart, whose readers wait for it anyway."""
+        answers = [(r, n) for r, n in plan if r.answering]
+        prompts = [(r, n) for r, n in plan if not r.answering]
+        return [answers, prompts] if answers and sum(n for _, n in prompts) == TILE else [plan]
 
     def _draft_for(self, answers: list[Running]) -> None:
         """Give each answer the tokens that are worth trying; what a grammar forces is as good as known."""

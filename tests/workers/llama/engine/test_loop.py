@@ -265,9 +265,9 @@ def test_a_step_takes_no_more_of_a_prompt_than_fits_its_time() -> None:
 
 
 @pytest.mark.parametrize(("token_s", "beside", "size"), [
-    (0.004, True, TILE), (0.004, False, TILE), (0.001, True, 120), (0.02, True, 9), (0.02, False, 12),
+    (0.004, False, TILE), (0.001, True, 120), (0.02, True, 9), (0.02, False, 12),
 ])  # fmt: skip
-def test_a_step_with_a_prompt_is_stretched_to_a_tile_of_attention_where_that_takes_no_more_than_its_time(
+def test_a_prompt_is_stretched_to_a_tile_of_attention_where_that_takes_no_more_than_its_time(
     token_s: float, beside: bool, size: int
 ) -> None:
     machine = FakeMachine(cells=8_000, batch_max=512)
@@ -276,6 +276,29 @@ def test_a_step_with_a_prompt_is_stretched_to_a_tile_of_attention_where_that_tak
     sizes = sizes_with_a_prompt(engine, machine, beside=beside)
     assert all(0.9 * size <= found <= size for found in sizes[-8:])
     assert len(machine.batches[-1]) == 1 + beside
+
+
+def test_a_tile_of_a_prompt_is_computed_apart_from_the_answers_in_the_same_step() -> None:
+    machine = FakeMachine(cells=8_000, batch_max=512)
+    engine = Engine(machine, draft=False, clock=lambda: 0.004 * machine.computed)
+    sizes = sizes_with_a_prompt(engine, machine, beside=True)
+    assert sizes[-8:] == [1, TILE] * 4
+    assert len(sizes) > 2 * 14, "a step is no longer a token of the answer and a tile of the prompt"
+
+
+def test_a_prompt_that_is_preempted_for_the_answers_of_its_step_is_computed_later() -> None:
+    machine = FakeMachine(cells=8_000, batch_max=512)
+    engine = Engine(machine, draft=False, clock=lambda: 0.004 * machine.computed)
+    works = [work("answer", [1], reply_max=30, ban_end=True), work("long", [2] * 300, owner="other", ban_end=True)]
+    for w in works:
+        engine.add(w)
+    answers = Answers()
+    while len(machine.batches) < 4:
+        answers.take(engine.step())
+    machine.refuse = 1  # the answers of the next step, so that its prompt has to leave
+    answers.take(engine.step())
+    assert machine.refuse == 0
+    assert run(engine, answers).text == {w.request: alone(w)[0] for w in works}
 
 
 def test_answers_alone_take_no_part_in_a_tile() -> None:
