@@ -180,10 +180,19 @@ class PrefixTree:
         """
         idle = self.idle
         for seq in idle:
-            keep = self._stem(seq)
+            keep = self.stem(seq)
             if keep < self.length(seq):
                 return Cut(seq, keep)
         return Cut(idle[0], 0) if idle else None
+
+    def stem(self, seq: int) -> int:
+        """How much of `seq` to keep so that no operator's cell is lost with it."""
+        at = keep = 0
+        for node in reversed(list(self._path(seq))):
+            at += len(node.tokens)
+            if node.owner == OPERATOR and len(node.seqs) == 1:
+                keep = at
+        return keep
 
     def spare(self) -> int:
         """Cells that only idle sequences hold: what giving up all of them would free."""
@@ -211,15 +220,6 @@ class PrefixTree:
         while node.parent is not None:
             node = node.parent
         return node
-
-    def _stem(self, seq: int) -> int:
-        """How much of `seq` to keep so that no operator's cell is lost with it."""
-        at = keep = 0
-        for node in reversed(list(self._path(seq))):
-            at += len(node.tokens)
-            if node.owner == OPERATOR and len(node.seqs) == 1:
-                keep = at
-        return keep
 
     def _merge(self, node: Node) -> None:
         """Join a node with its only child where the same sequences hold both, so that paths stay short."""

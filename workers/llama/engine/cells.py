@@ -9,16 +9,19 @@ from __future__ import annotations
 from array import array
 from typing import Literal
 
-from workers.llama.engine.cache import Match, PrefixTree
+from workers.llama.engine.cache import Cut, Match, PrefixTree
 from workers.llama.engine.machine import Machine
 from workers.llama.engine.paging import Key, Page, Pages
 from workers.llama.engine.request import Running
 
 GROWTH_TOKENS = 64
 """Cells kept free for each running answer when a new request is let in."""
-IDLE_STEPS_MAX = 4_000
-"""Every cell in use costs each step a little; after so many steps an idle conversation is paged out."""
-LOOK_STEPS = 64
+IDLE_STEPS_MAX = 128
+"""After so many steps an idle conversation is paged out, for every cell in use costs each step: a processor looks at
+all of them. What is the operator's stays for those who come."""
+OPERATOR_STEPS_MAX = 4_000
+"""After so many it goes, too."""
+LOOK_STEPS = 32
 RESTORE_MIN = 32
 """Tokens that a page must bring beyond what the context has: fewer are computed as fast."""
 
@@ -91,13 +94,7 @@ class Cells:
         cut = self._tree.weakest()
         if cut is None:
             return False
-        self._page_out(cut.seq)
-        if cut.keep == 0:
-            self.drop(cut.seq)
-        else:
-            self._tree.cut(cut.seq, cut.keep)
-            self._machine.cut(cut.seq, cut.keep)
-            self._parked.pop(cut.seq, None)
+        self._shorten(cut)
         return True
 
     def computed(self, r: Running, start: int, tokens: array[int]) -> None:
@@ -140,9 +137,21 @@ class Cells:
         """Page out what has been idle for too long; looked for now and then."""
         if step % LOOK_STEPS:
             return
+        for seq in self._tree.older(step - OPERATOR_STEPS_MAX):
+            self._shorten(Cut(seq, 0))
         for seq in self._tree.older(step - IDLE_STEPS_MAX):
-            self._page_out(seq)
-            self.drop(seq)
+            if (keep := self._tree.stem(seq)) < self._tree.length(seq):
+                self._shorten(Cut(seq, keep))
+
+    def _shorten(self, cut: Cut) -> None:
+        """Give up cells of an idle conversation, which can be had back from a page."""
+        self._page_out(cut.seq)
+        if cut.keep == 0:
+            self.drop(cut.seq)
+        else:
+            self._tree.cut(cut.seq, cut.keep)
+            self._machine.cut(cut.seq, cut.keep)
+            self._parked.pop(cut.seq, None)
 
     # -- beginnings
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from schemas.message import Usage
 from tests.workers.llama.machines import END, FakeMachine, next_token
 from workers import Finished, Piece
+from workers.llama.engine.cells import IDLE_STEPS_MAX, LOOK_STEPS
 from workers.llama.engine.loop import EASED_STEP_S, QUIET_STEP_S, STEP_S, TILE, Engine
 from workers.llama.engine.machine import SamplerSpec
 from workers.llama.engine.paging import Pages
@@ -338,6 +339,31 @@ def test_without_reuse_nothing_stays_in_the_context() -> None:
     answers = run_all(engine, work("1", [1, 2, 3]), work("2", [1, 2, 3]))
     assert machine.used == 0
     assert answers.usage("2").cached_tokens == 0
+
+
+def test_a_conversation_that_is_idle_while_others_are_answered_leaves_the_operators_words_and_comes_back() -> None:
+    machine = FakeMachine(cells=2_000, sequences=8, batch_max=512)
+    engine = Engine(machine, pages=Pages(1_000_000, 0, None), draft=False)
+    operator = list(range(1, 41))
+
+    def turn(request: str, owner: str, tokens: list[int], reply: int) -> Work:
+        return work(
+            request, operator + tokens, operator=40, owner=owner, conversation=owner, reply_max=reply, ban_end=True
+        )
+
+    first, second = turn("1", "a", [5] * 100, 4), turn("2", "b", [6] * 100, 4)
+    answers = run_all(engine, first, second)
+    held = machine.used
+    assert held > 240
+    other = work("3", [3], owner="c", reply_max=IDLE_STEPS_MAX + LOOK_STEPS, ban_end=True)
+    run_all_more(engine, answers, other)
+    assert machine.used == engine.cells_used < 40 + 1 + other.reply_max
+    run_all_more(engine, answers, turn("4", "new", [7], 2))
+    assert answers.usage("4").cached_tokens == 40
+    again = turn("5", "a", [5] * 100 + [8, 9], 4)
+    run_all_more(engine, answers, again)
+    assert (machine.restored, answers.usage("5").cached_tokens) == (1, 140)
+    assert answers.text["5"] == alone(again)[0]
 
 
 def test_an_answer_without_a_word_says_so() -> None:
