@@ -1,4 +1,5 @@
-"""The training set on disk: pictures of 64 pixels, token ids of several captions each, and what each caption says.
+"""The training set on disk: pictures of 64 pixels, token ids of several captions each, what each caption says, and
+what stands where.
 
 Always holds: the same seed and count give the same set; the folder appears whole or not at all.
 """
@@ -9,15 +10,18 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import CLIPTokenizer
 
 from workers.diffusion.doodler import tokens
 from workers.diffusion.doodler.caption import caption
+from workers.diffusion.doodler.draw import Pixels
 from workers.diffusion.doodler.render import rendered
 from workers.diffusion.doodler.scene import Scene, training_scene
 from workers.diffusion.doodler.vocabulary import BACKGROUNDS, COLOURS, OBJECTS, POSITIONS, RELATIONS, SIZES
 
 SIDE = 64
+CELLS = 16
 CAPTIONS = 6
 SEEDS = 10_000_000
 """Scenes of one run have the seeds from its own seed times this."""
@@ -45,6 +49,17 @@ def labels(scene: Scene) -> list[int]:
     return [HEADS[head].index(word) for head, word in zip(HEADS, said, strict=True)]
 
 
+def places(scene: Scene, picture: Pixels) -> NDArray[np.uint8]:
+    """What each cell of a picture shows, (2, CELLS, CELLS): object and colour, as indices of object2 and colour2."""
+    width = len(picture) // CELLS
+    drawn = (picture != picture[0, 0]).any(-1).reshape(CELLS, width, CELLS, width).any((1, 3))
+    middle = (np.arange(CELLS) + 0.5) / CELLS
+    away = [np.hypot(middle[None, :] - thing.x, middle[:, None] - thing.y) for thing in scene.things]
+    nearest = np.argmin(away, axis=0)
+    shown = [(HEADS["object2"].index(thing.object), HEADS["colour2"].index(thing.colour)) for thing in scene.things]
+    return np.where(drawn, np.array(shown, dtype=np.uint8).T[:, nearest], 0).astype(np.uint8)
+
+
 def make(folder: Path, tokenizer: CLIPTokenizer, count: int, seed: int) -> None:
     """Write the set unless it is there."""
     if folder.exists():
@@ -59,5 +74,7 @@ def make(folder: Path, tokenizer: CLIPTokenizer, count: int, seed: int) -> None:
     found = np.array(tokens.ids(tokenizer, texts), dtype=np.int16).reshape(count, CAPTIONS, tokens.LENGTH)
     np.save(draft / "tokens.npy", found)
     np.save(draft / "labels.npy", np.array([labels(s) for s in scenes], dtype=np.int64))
-    np.save(draft / "pictures.npy", rendered(seeds, SIDE))
+    pictures = rendered(seeds, SIDE)
+    np.save(draft / "pictures.npy", pictures)
+    np.save(draft / "places.npy", np.stack([places(s, p) for s, p in zip(scenes, pictures, strict=True)]))
     os.replace(draft, folder)

@@ -1,15 +1,17 @@
 """The denoiser: a small UNet on 16 x 16 cells that learns the velocity, led by the text in two ways.
 
-It attends to all text states at the two coarse levels, and a pooled state shifts and scales every block.
+It attends to all text states at the two coarse levels, and a pooled state shifts and scales every block. While it
+learns, it also says what stands where: object and colour of each cell, apart from each other.
 """
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as f
 from transformers import CLIPTextModel
 
 from workers.diffusion.doodler.autoencoder import LATENTS
+from workers.diffusion.doodler.data import HEADS
 from workers.diffusion.doodler.loop import quick
 from workers.diffusion.doodler.text import WIDTH
 
@@ -17,6 +19,10 @@ STEPS = 1000
 MIDDLE, SPREAD = 650.0, 200.0
 UNCONDITIONAL = 0.1
 """Share of empty captions, which guidance needs."""
+
+
+SAID = 0.1
+"""Weight of what the denoiser says of each cell, beside the velocity."""
 
 
 def build() -> UNet2DConditionModel:
@@ -66,6 +72,27 @@ def moments(shares: Tensor) -> Tensor:
     return torch.where(even, STEPS * shares, around).long().clamp(0, STEPS - 1)
 
 
+class Pupil(nn.Module):
+    """The denoiser with heads that say, from the states before its last block, what each cell shows (`data.places`)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unet = build()
+        before = self.unet.up_blocks[-2]
+        before.register_forward_hook(self._keep)
+        width = before.resnets[-1].out_channels
+        self.heads = nn.ModuleDict({name: nn.Conv2d(width, len(HEADS[name]), 1) for name in ("object2", "colour2")})
+        self._states = torch.empty(0)
+
+    def _keep(self, block: nn.Module, given: object, states: Tensor) -> None:
+        self._states = states
+
+    def forward(self, noisy: Tensor, steps: Tensor, text: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The velocity, and (n, words, 16, 16) logits of each head."""
+        velocity = self.unet(noisy, steps, text).sample
+        return velocity, [head(self._states) for head in self.heads.values()]
+
+
 class DenoiserLoss:
     """Velocity (Salimans and Ho 2022) at a random step of a random scene with one of its captions.
 
@@ -74,18 +101,18 @@ class DenoiserLoss:
 
     def __init__(
         self,
-        unet: UNet2DConditionModel,
+        pupil: Pupil,
         encoder: CLIPTextModel,
         latents: Tensor,
+        places: Tensor,
         weights: Tensor,
         shares: Tensor,
         tokens: Tensor,
         empty: Tensor,
         batch: int,
     ) -> None:
-        self.unet, self.encoder, self.latents, self.weights, self.shares, self.tokens, self.empty, self.batch = (
-            unet, encoder, latents, weights, shares, tokens, empty, batch,
-        )  # fmt: skip
+        self.pupil, self.encoder, self.latents, self.places, self.weights = pupil, encoder, latents, places, weights
+        self.shares, self.tokens, self.empty, self.batch = shares, tokens, empty, batch
         self.signal = signal()
 
     def __call__(self, rng: torch.Generator, done: float) -> dict[str, Tensor]:
@@ -103,5 +130,10 @@ class DenoiserLoss:
         with quick():
             with torch.no_grad():
                 states = self.encoder(ids).last_hidden_state
-            got = self.unet(noisy, t, states).sample
-        return {"velocity": (self.weights[rows] * (got.float() - velocity).square()).mean()}
+            got, said = self.pupil(noisy, t, states)
+        weights, places = self.weights[rows], self.places[rows].long()
+        terms = {"velocity": (weights * (got.float() - velocity).square()).mean()}
+        for i, name in enumerate(self.pupil.heads):
+            told = f.cross_entropy(said[i].float(), places[:, i], reduction="none")
+            terms[name] = SAID * (weights[:, 0] * told).mean()
+        return terms

@@ -38,9 +38,12 @@ def orthogonal(matrix: Tensor) -> Tensor:
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)
-    for _ in range(ROUNDS):
-        square = x @ x.T
-        x = a * x + (b * square + c * (square @ square)) @ x
+    same = torch.eye(len(x))
+    square, whole = x @ x.T, same
+    for _ in range(ROUNDS):  # on the smaller side alone: every step commutes with the square
+        step = a * same + b * square + c * (square @ square)
+        square, whole = step @ square @ step, step @ whole
+    x = whole @ x
     return x.T if tall else x
 
 

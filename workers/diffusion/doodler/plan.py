@@ -12,18 +12,18 @@ class Plan:
     """
 
     seed: int = 5
-    scenes: int = 24_000
+    scenes: int = 40_000
     sharp_scenes: int = 500
     processes: int = 2
     batch: int = 24
     inner_steps: int = 8000
-    inner_s: float = 300
+    inner_s: float = 260
     text_steps: int = 6000
-    text_s: float = 400
+    text_s: float = 360
     denoise_steps: int = 16_000
-    denoise_s: float = 5200
+    denoise_s: float = 5300
     outer_steps: int = 5000
-    outer_s: float = 360
+    outer_s: float = 320
 
     def within(self, hours: float) -> "Plan":
         """The same run with its limits of time in proportion: all of it, rendering included, in about `hours`."""

@@ -11,20 +11,26 @@ from dataclasses import dataclass
 
 from workers.diffusion.doodler.vocabulary import BACKGROUNDS, COLOURS, OBJECTS, POSITIONS, RELATIONS
 
-HELD_OUT_SHARE = 0.15
+OF_COLOUR, OF_OBJECT = 3, 2
+"""So many held-out pairs each colour has, and at most so many each object: no colour is much rarer than another."""
 CONTRAST_MIN = 70
 """Least distance of a thing's colour from the background, in RGB units."""
 
 Pair = tuple[str, str]
 
 
-def _held_out(pair: Pair) -> bool:
-    digest = hashlib.sha256("/".join(pair).encode()).digest()
-    return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
+def _held_out() -> frozenset[Pair]:
+    """Pairs in the order of their hashes, as many of each colour, and at most two of an object."""
+    found: list[Pair] = []
+    for pair in sorted(PAIRS, key=lambda p: hashlib.sha256("/".join(p).encode()).digest()):
+        objects, colours = ([p[i] for p in found].count(pair[i]) for i in (0, 1))
+        if objects < OF_OBJECT and colours < OF_COLOUR:
+            found.append(pair)
+    return frozenset(found)
 
 
 PAIRS: tuple[Pair, ...] = tuple((o, c) for o in OBJECTS for c in COLOURS)
-HELD_OUT: frozenset[Pair] = frozenset(p for p in PAIRS if _held_out(p))
+HELD_OUT = _held_out()
 SEEN: tuple[Pair, ...] = tuple(p for p in PAIRS if p not in HELD_OUT)
 
 

@@ -15,7 +15,7 @@ from workers.diffusion.doodler.loop import Stage, finished, load, together, trai
 from workers.diffusion.doodler.plan import Plan
 from workers.diffusion.doodler.render import rendered
 
-PAIRED = 2.0
+PAIRED = 2.5
 """How often the denoiser is shown a scene of two different things for once that it is shown another: what belongs to
 which of them is what it learns last."""
 TRAIN = "train"
@@ -97,18 +97,18 @@ def encoder(folder: Path, plan: Plan) -> CLIPTextModel:
 
 def _denoise(rank: int, world: int, folder: Path, plan: Plan) -> None:
     torch.manual_seed(plan.seed)
-    unet = denoiser.build().to(memory_format=torch.channels_last)
+    pupil = denoiser.Pupil().to(memory_format=torch.channels_last)
     empty = torch.tensor(tokens.ids(words(folder, plan), [""])[0])
     weights = torch.cat([denoiser.emphasis(some) for some in array(folder, f"{TRAIN}/pictures").split(256)])
     paired = array(folder, f"{TRAIN}/labels")[:, list(data.HEADS).index("relation")] > 0
     loss = denoiser.DenoiserLoss(
-        unet, encoder(folder, plan), array(folder, "latents"), weights, torch.where(paired, PAIRED, 1.0),
-        array(folder, f"{TRAIN}/tokens"), empty, plan.batch,
+        pupil, encoder(folder, plan), array(folder, "latents"), array(folder, f"{TRAIN}/places"), weights,
+        torch.where(paired, PAIRED, 1.0), array(folder, f"{TRAIN}/tokens"), empty, plan.batch,
     )  # fmt: skip
     stage = Stage(
         "denoise", plan.denoise_steps, plan.denoise_s, 1e-3, plan.batch, muon_lr=4e-3, ema=True, seed=plan.seed
     )
-    train(rank, world, stage, unet, loss, folder)
+    train(rank, world, stage, pupil, loss, folder)
 
 
 def denoising(folder: Path, plan: Plan) -> None:
@@ -147,8 +147,9 @@ def outer(folder: Path, plan: Plan) -> None:
 
 def assembled(folder: Path, plan: Plan) -> Path:
     """The finished pipeline folder, of whatever the stages have reached."""
-    unet = load(denoiser.build(), folder / "denoise.pt")
+    pupil = denoiser.Pupil()
+    load(pupil, folder / "denoise.pt")
     large = load(autoencoder.build(autoencoder.OUTER + autoencoder.INNER, 512), folder / "outer.pt")
     place = folder / "pipeline"
-    pipeline.write(place, words(folder, plan), encoder(folder, plan), unet, large)
+    pipeline.write(place, words(folder, plan), encoder(folder, plan), pupil.unet, large)
     return place

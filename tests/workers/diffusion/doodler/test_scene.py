@@ -1,7 +1,9 @@
+from collections import Counter
+
 from workers.diffusion.doodler.scene import (
     HELD_OUT,
-    HELD_OUT_SHARE,
-    PAIRS,
+    OF_COLOUR,
+    OF_OBJECT,
     SEEN,
     clear,
     held_out_scene,
@@ -23,8 +25,10 @@ def test_no_training_scene_shows_a_held_out_pair() -> None:
     assert not shown & HELD_OUT
 
 
-def test_about_fifteen_per_cent_of_the_pairs_are_held_out() -> None:
-    assert abs(len(HELD_OUT) / len(PAIRS) - HELD_OUT_SHARE) < 0.05
+def test_three_objects_of_every_colour_are_held_out_and_at_most_two_colours_of_an_object() -> None:
+    assert Counter(colour for _, colour in HELD_OUT) == dict.fromkeys(COLOURS, OF_COLOUR)
+    assert max(Counter(name for name, _ in HELD_OUT).values()) == OF_OBJECT
+    assert len(HELD_OUT) == 30
 
 
 def test_every_object_and_every_colour_is_seen_in_training() -> None:
