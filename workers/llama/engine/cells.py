@@ -18,9 +18,9 @@ GROWTH_TOKENS = 64
 """Cells kept free for each running answer when a new request is let in."""
 IDLE_STEPS_MAX = 128
 """After so many steps an idle conversation is paged out, for every cell in use costs each step: a processor looks at
-all of them. What is the operator's stays for those who come."""
-OPERATOR_STEPS_MAX = 4_000
-"""After so many it goes, too."""
+all of them. What is the operator's stays for those who come, and so does what has no page."""
+KEPT_STEPS_MAX = 4_000
+"""After so many that goes, too."""
 LOOK_STEPS = 32
 RESTORE_MIN = 32
 """Tokens that a page must bring beyond what the context has: fewer are computed as fast."""
@@ -94,6 +94,7 @@ class Cells:
         cut = self._tree.weakest()
         if cut is None:
             return False
+        self._page_out(cut.seq)
         self._shorten(cut)
         return True
 
@@ -137,15 +138,16 @@ class Cells:
         """Page out what has been idle for too long; looked for now and then."""
         if step % LOOK_STEPS:
             return
-        for seq in self._tree.older(step - OPERATOR_STEPS_MAX):
-            self._shorten(Cut(seq, 0))
+        for seq in self._tree.older(step - KEPT_STEPS_MAX):
+            self._page_out(seq)
+            self.drop(seq)
         for seq in self._tree.older(step - IDLE_STEPS_MAX):
-            if (keep := self._tree.stem(seq)) < self._tree.length(seq):
+            keep = self._tree.stem(seq)
+            if keep < self._tree.length(seq) and self._page_out(seq):
                 self._shorten(Cut(seq, keep))
 
     def _shorten(self, cut: Cut) -> None:
-        """Give up cells of an idle conversation, which can be had back from a page."""
-        self._page_out(cut.seq)
+        """Give up cells of an idle conversation."""
         if cut.keep == 0:
             self.drop(cut.seq)
         else:
@@ -185,14 +187,13 @@ class Cells:
         self._machine.cut(r.seq, length)
         return True
 
-    def _page_out(self, seq: int) -> None:
-        """Save a sequence that is about to lose cells, unless that would cost more than it saves."""
+    def _page_out(self, seq: int) -> bool:
+        """Save a sequence that is about to lose cells, unless that would cost more than it saves; tells if it did."""
         r = self._parked.get(seq)
         if r is None or self._pages is None or not self._pages.wants(r.done) or self._tree.length(seq) != r.done:
-            return
+            return False
         state = self._machine.save(seq)
-        if len(state):
-            self._pages.put(_key(r), r.tokens[: r.done], self._tree.spans(seq), state)
+        return len(state) > 0 and self._pages.put(_key(r), r.tokens[: r.done], self._tree.spans(seq), state)
 
     def _free_one(self, wanted: int) -> bool:
         """A sequence for a new request: that of the longest unused idle conversation, but not the `wanted` one."""

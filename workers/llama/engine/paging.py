@@ -80,6 +80,8 @@ class Pages:
         self._marks: dict[Mark, Page] = {}
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="pages")
         self._count = 0
+        self._token_bytes = 0.0
+        """Of the newest state: larger ones than the budget are not even saved."""
 
     @property
     def ram_bytes(self) -> int:
@@ -94,13 +96,17 @@ class Pages:
 
     def wants(self, tokens: int) -> bool:
         """Is a sequence of so many tokens worth saving?"""
-        return tokens >= BLOCK and self._ram_max > 0
+        return tokens >= BLOCK and self._ram_max > 0 and tokens * self._token_bytes <= self._ram_max
 
-    def put(self, key: Key, tokens: array[int], spans: list[tuple[int, str]], state: State) -> None:
-        """Keep a state; what it continues of the same owner is replaced, and the least valuable make room."""
+    def put(self, key: Key, tokens: array[int], spans: list[tuple[int, str]], state: State) -> bool:
+        """Keep a state; what it continues of the same owner is replaced, and the least valuable make room.
+
+        False where it is not kept, for it is too short or too large.
+        """
         self._settle()
-        if not self.wants(len(tokens)) or not 0 < len(state) <= self._ram_max:
-            return
+        self._token_bytes = len(state) / max(len(tokens), 1)
+        if not state or not self.wants(len(tokens)):
+            return False
         for old in self._on_path(key, tokens):
             if len(old.tokens) <= len(tokens) and common(old.tokens, tokens) == len(old.tokens):
                 self._forget(old)
@@ -109,6 +115,7 @@ class Pages:
         for mark in _marks(key, tokens):
             self._marks[mark] = page
         self._make_room(page)
+        return True
 
     def find(self, key: Key, tokens: array[int]) -> tuple[Page, int] | None:
         """The page that holds the longest beginning of `tokens`, and how much of it."""

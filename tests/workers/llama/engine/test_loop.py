@@ -366,6 +366,17 @@ def test_a_conversation_that_is_idle_while_others_are_answered_leaves_the_operat
     assert answers.text["5"] == alone(again)[0]
 
 
+@pytest.mark.parametrize("ram", [0, 90], ids=["no pages", "too small for it"])
+def test_an_idle_conversation_that_cannot_be_paged_out_stays(ram: int) -> None:
+    machine = FakeMachine(cells=2_000, sequences=8, batch_max=512)
+    engine = Engine(machine, pages=Pages(ram, 0, None), draft=False)
+    first = work("1", [5] * 100, owner="a", conversation="a", reply_max=4, ban_end=True)
+    answers = run_all(engine, first)
+    run_all_more(engine, answers, work("2", [3], owner="b", reply_max=IDLE_STEPS_MAX + 2 * LOOK_STEPS, ban_end=True))
+    run_all_more(engine, answers, work("3", [5] * 100 + [8], owner="a", conversation="a", reply_max=2))
+    assert answers.usage("3").cached_tokens == 100
+
+
 def test_an_answer_without_a_word_says_so() -> None:
     tokens = next([n] for n in range(1, 500) if next_token([n]) == END)
     answers = run_all(Engine(FakeMachine()), work("1", tokens))
