@@ -418,14 +418,24 @@ class Bus:
             blob = None
         return b"" if blob is None else blob
 
-    async def read(self, stream: str, subject: str, since: float | None = None) -> AsyncIterator[StoredMessage]:
-        """Every stored message on `subject` (wildcards allowed), oldest first, up to the end as it is now."""
+    async def read(
+        self, stream: str, subject: str, since: float | None = None, *, each: bool = False
+    ) -> AsyncIterator[StoredMessage]:
+        """Every stored message on `subject` (wildcards allowed), oldest first, up to the end as it is now.
+
+        `each`: of a stream that keeps the newest message of each subject, and until each subject was there. One that is
+        replaced meanwhile is behind the end, and would otherwise be missing.
+        """
         info = await self.api(f"STREAM.INFO.{stream}")
-        seq, last = 1, int(info["state"]["last_seq"]) if "state" in info else 0
-        while seq <= last:
+        state = info.get("state", {"last_seq": 0, "messages": 0})
+        seq, last, count = 1, int(state["last_seq"]), int(state["messages"])
+        seen: set[str] = set()
+        while seq <= last or (each and len(seen) < count):
             msg = await self.next(stream, subject, seq)
-            if msg is None or msg.seq > last:
+            if msg is None or (msg.seq > last and len(seen) >= count * each):
                 return
+            if each:
+                seen.add(msg.subject)
             if since is None or msg.time >= since:
                 yield msg
             seq = msg.seq + 1

@@ -282,7 +282,9 @@ class MemoryBus:
         await self.hop()
         return self.server.stream(stream).newest(subject)
 
-    async def read(self, stream: str, subject: str, since: float | None = None) -> AsyncIterator[StoredMessage]:
+    async def read(
+        self, stream: str, subject: str, since: float | None = None, *, each: bool = False
+    ) -> AsyncIterator[StoredMessage]:
         await self.hop()
         if stream not in self.server.streams:
             return

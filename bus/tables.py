@@ -35,11 +35,14 @@ class Table:
         await self._bus.publish(self._prefix + key, b"", headers=PURGE)
 
     async def entries(self) -> dict[str, bytes]:
-        """All rows as they are now."""
+        """All rows as they are now; one that is rewritten meanwhile is there all the same, old or new."""
         rows: dict[str, bytes] = {}
-        async for msg in self._bus.read(self._stream, self._prefix + ">"):
-            if OPERATION not in msg.headers:
-                rows[msg.subject.removeprefix(self._prefix)] = msg.data
+        async for msg in self._bus.read(self._stream, self._prefix + ">", each=True):
+            key = msg.subject.removeprefix(self._prefix)
+            if OPERATION in msg.headers:
+                rows.pop(key, None)
+            else:
+                rows[key] = msg.data
         return rows
 
     async def keys(self) -> list[str]:

@@ -76,6 +76,8 @@ def _line(row: UpdateStatus) -> str:
         what = f"{row.current or 'nothing of the source'} serves"
         if row.until:
             what += f", and is compared with the version before it until {when(row.until)}"
+        if row.newest not in ("", row.current):
+            what += f"; the newest is {row.newest}"
         return f"{row.name}: {what}{f' ({row.reason})' if row.reason else ''}"
     line = f"{row.name}: {row.phase.replace('_', ' ')} {row.version}".rstrip()
     if row.phase == "fetching" and row.size:

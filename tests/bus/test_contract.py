@@ -290,6 +290,28 @@ async def test_a_table_keeps_the_newest_value_of_each_key(connect: Connect) -> N
     assert (await table.entries())["echo.w2"] == b"4"
 
 
+async def test_a_row_that_is_rewritten_while_a_table_is_read_is_not_missing(connect: Connect) -> None:
+    bus = await connect()
+    table = bus.table("WORKERS")
+    keys = {f"w{i}" for i in range(5)}
+    for key in keys:
+        await table.put(key, b"0")
+
+    async def rewrite() -> None:
+        for i in range(400):
+            await table.put(f"w{i % len(keys)}", b"%d" % i)
+
+    writing = asyncio.create_task(rewrite())
+    reads = 0
+    while not writing.done():
+        assert (await table.entries()).keys() == keys
+        reads += 1
+    await writing
+    assert reads > 1
+    await table.delete("w0")
+    assert (await table.entries()).keys() == keys - {"w0"}
+
+
 async def test_an_alert_is_an_event_that_can_be_read(connect: Connect) -> None:
     bus = await connect()
     await bus.alert("test", "something happened", level="critical", part="worker")

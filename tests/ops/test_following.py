@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from ops.commands.following import Progress
 from schemas.update import UpdateStatus
+from tests.running import wait_for
 from tests.updater.cutting import noise, weights
 from tests.updater.publish.test_commands import in_terminal
 from tests.updater.publishing import publisher
@@ -73,6 +75,12 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Following]:
 
 
 def publish(roost: Following, version: str) -> None:
+    """Once the version before it is not watched any more: until then a newer one waits."""
+
+    async def at_rest() -> bool:
+        return roost.record().swap is None
+
+    asyncio.run(wait_for(at_rest, 30, "nothing is under way"))
     files = {"echo.json": f'{{"mark": "~{version}"}}'.encode(), "w.safetensors": weights(noise(int(version), 3 * MB))}
     roost.house.release(TALK, version, files, goldens=(golden(version),))
 

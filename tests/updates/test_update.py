@@ -143,7 +143,7 @@ async def test_a_newcomer_publishes_and_follows_and_goes_back_by_the_commands_of
         assert shown(roost, "update", "status")["rows"][0]["pinned"] == "1.1"
         ok(roost, "update", "unpin", "talk")
         await roost.settled("1.2")
-        ok(roost, "update", "pin", "talk", "1.1", "--wait")
+        assert "; the newest is 1.2" in ok(roost, "update", "pin", "talk", "1.1", "--wait")
         assert (roost.serves(), await answer(roost, client)) == ("1.1", ("good~1.1 evening~1.1", "1.1"))
         await client.close()
     except BaseException:
