@@ -11,7 +11,7 @@ from torch.nn import functional as f
 from transformers import CLIPTextModel
 
 from workers.diffusion.doodler.autoencoder import LATENTS
-from workers.diffusion.doodler.data import HEADS
+from workers.diffusion.doodler.data import HEADS, UNNAMED
 from workers.diffusion.doodler.loop import quick
 from workers.diffusion.doodler.text import WIDTH
 
@@ -51,13 +51,13 @@ def signal(steps: int = STEPS) -> Tensor:
     return (((alphas - last) * first / (first - last)) ** 2).float()
 
 
-def emphasis(pictures: Tensor) -> Tensor:
-    """How much each cell of (n, side, side, 3) bytes counts, 1 on average: half of it all falls on the things.
+def emphasis(objects: Tensor) -> Tensor:
+    """How much each cell counts, 1 on average, (n, 1, 16, 16): half of it all falls on the things.
 
     Without it, a small thing among much background counts for little, and is the first to be drawn badly.
+    `objects`: (n, 16, 16), what each cell shows, 0 for nothing (`data.places`).
     """
-    there = (pictures != pictures[:, :1, :1]).any(-1, keepdim=True).permute(0, 3, 1, 2).float()
-    things = f.max_pool2d(f.max_pool2d(there, pictures.shape[1] // 16), 3, 1, 1)
+    things = f.max_pool2d((objects > 0).float()[:, None], 3, 1, 1)
     return 0.5 + 0.5 * things / things.mean(dim=(2, 3), keepdim=True).clamp(min=1 / 256)
 
 
@@ -96,7 +96,7 @@ class Pupil(nn.Module):
 class DenoiserLoss:
     """Velocity (Salimans and Ho 2022) at a random step of a random scene with one of its captions.
 
-    `weights`: of each cell, by `emphasis`. `shares`: how often each scene is taken, in any unit.
+    `places`: what each cell shows (`data.places`). `shares`: how often each scene is taken, in any unit.
     """
 
     def __init__(
@@ -105,13 +105,12 @@ class DenoiserLoss:
         encoder: CLIPTextModel,
         latents: Tensor,
         places: Tensor,
-        weights: Tensor,
         shares: Tensor,
         tokens: Tensor,
         empty: Tensor,
         batch: int,
     ) -> None:
-        self.pupil, self.encoder, self.latents, self.places, self.weights = pupil, encoder, latents, places, weights
+        self.pupil, self.encoder, self.latents, self.places = pupil, encoder, latents, places
         self.shares, self.tokens, self.empty, self.batch = shares, tokens, empty, batch
         self.signal = signal()
 
@@ -131,9 +130,10 @@ class DenoiserLoss:
             with torch.no_grad():
                 states = self.encoder(ids).last_hidden_state
             got, said = self.pupil(noisy, t, states)
-        weights, places = self.weights[rows], self.places[rows].long()
+        places = self.places[rows].long()
+        weights = emphasis(places[:, 0])
         terms = {"velocity": (weights * (got.float() - velocity).square()).mean()}
         for i, name in enumerate(self.pupil.heads):
-            told = f.cross_entropy(said[i].float(), places[:, i], reduction="none")
+            told = f.cross_entropy(said[i].float(), places[:, i], reduction="none", ignore_index=UNNAMED)
             terms[name] = SAID * (weights[:, 0] * told).mean()
         return terms

@@ -57,7 +57,8 @@ def _inner(rank: int, world: int, folder: Path, plan: Plan) -> None:
     module.encoder.requires_grad_(False)
     module.quant_conv.requires_grad_(False)
     batch = min(4, plan.batch)
-    loss = autoencoder.InnerLoss(module, array(folder, f"{TRAIN}/pictures"), array(folder, "latents"), batch)
+    pictures, latents = (array(folder, name)[: plan.scenes] for name in (f"{TRAIN}/pictures", "latents"))
+    loss = autoencoder.InnerLoss(module, pictures, latents, batch)
     stage = Stage("inner", plan.inner_steps, plan.inner_s, 1e-3, batch, ema=True, seed=plan.seed)
     train(rank, world, stage, module, loss, folder)
 
@@ -76,7 +77,8 @@ def _text(rank: int, world: int, folder: Path, plan: Plan) -> None:
     tokenizer = words(folder, plan)
     reader = text.Reader(text.build(tokenizer), tokenizer.eos_token_id)
     batch = min(32, 8 * plan.batch)  # captions are short
-    loss = text.ReaderLoss(reader, array(folder, f"{TRAIN}/tokens"), array(folder, f"{TRAIN}/labels"), batch)
+    captions, labels = (array(folder, f"{TRAIN}/{name}")[: plan.scenes] for name in ("tokens", "labels"))
+    loss = text.ReaderLoss(reader, captions, labels, batch)
     stage = Stage("text", plan.text_steps, plan.text_s, 1e-3, batch, muon_lr=2e-3, ema=True, seed=plan.seed)
     train(rank, world, stage, reader, loss, folder)
 
@@ -99,10 +101,9 @@ def _denoise(rank: int, world: int, folder: Path, plan: Plan) -> None:
     torch.manual_seed(plan.seed)
     pupil = denoiser.Pupil().to(memory_format=torch.channels_last)
     empty = torch.tensor(tokens.ids(words(folder, plan), [""])[0])
-    weights = torch.cat([denoiser.emphasis(some) for some in array(folder, f"{TRAIN}/pictures").split(256)])
     paired = array(folder, f"{TRAIN}/labels")[:, list(data.HEADS).index("relation")] > 0
     loss = denoiser.DenoiserLoss(
-        pupil, encoder(folder, plan), array(folder, "latents"), array(folder, f"{TRAIN}/places"), weights,
+        pupil, encoder(folder, plan), array(folder, "latents"), array(folder, f"{TRAIN}/places"),
         torch.where(paired, PAIRED, 1.0), array(folder, f"{TRAIN}/tokens"), empty, plan.batch,
     )  # fmt: skip
     stage = Stage(

@@ -12,15 +12,16 @@ from workers.diffusion.doodler.denoiser import Pupil, emphasis
 from workers.diffusion.doodler.text import WIDTH
 
 
-def picture(half: int) -> torch.Tensor:
-    """A thing of 2 x `half` pixels in the middle of 64."""
-    drawn = torch.full((64, 64, 3), 200, dtype=torch.uint8)
-    drawn[32 - half : 32 + half, 32 - half : 32 + half] = torch.tensor((30, 90, 10), dtype=torch.uint8)
-    return drawn
+def shown(cells: int) -> torch.Tensor:
+    """A thing of `cells` x `cells` in the middle of 16 x 16."""
+    objects = torch.zeros(16, 16, dtype=torch.long)
+    at = slice(8 - cells // 2, 8 + cells // 2)
+    objects[at, at] = 5
+    return objects
 
 
 def test_half_of_the_loss_falls_on_a_thing_of_any_size_beside_what_every_cell_has() -> None:
-    small, large = emphasis(torch.stack([picture(4), picture(24)]))[:, 0]
+    small, large = emphasis(torch.stack([shown(2), shown(12)]))[:, 0]
     for weights, cells in ((small, 4), (large, 14)):
         assert float(weights.mean()) == pytest.approx(1)
         at = slice(8 - cells // 2, 8 + cells // 2)
@@ -29,7 +30,7 @@ def test_half_of_the_loss_falls_on_a_thing_of_any_size_beside_what_every_cell_ha
 
 
 def test_a_picture_of_nothing_has_no_weight_without_bounds() -> None:
-    (nothing,) = emphasis(torch.full((1, 64, 64, 3), 7, dtype=torch.uint8))
+    (nothing,) = emphasis(shown(0)[None])
     assert float(nothing.max()) == 0.5
 
 
