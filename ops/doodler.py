@@ -1,7 +1,7 @@
 """The starter image model: a release that lies in the repository, put in place as the updater would put it.
 
 What always holds: a folder under `releases/` is whole, and every file of it has the hash that its RELEASE.json names; a
-model that the operator has put in place of the starter is never touched.
+model that the operator has put in place of the starter is never touched. An earlier starter makes way for this one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from schemas.errors import RoostError, Untrusted
 from schemas.release import RELEASE_FILE, Release, check_release
 
 SOURCE = Path(__file__).resolve().parents[1] / "workers" / "diffusion" / "doodler" / "weights"
+STARTER = "starter"
+"""What the versions of all starters begin with; a dash and the day of the training follow."""
 CHUNK_BYTES = 1 << 20
 
 
@@ -60,10 +62,11 @@ def install(models: Path, source: Path = SOURCE) -> str:
     """Put the starter image model under `models` unless some model is there; returns what was done."""
     release = release_of(source)
     current, target = models / "current", models / "releases" / release.version
-    if (models / "model_index.json").exists() or (current.exists() and current.resolve() != target.resolve()):
+    earlier = _starter(current, release)
+    if (models / "model_index.json").exists() or (current.exists() and not earlier):
         return f"{models} has a model of your own; left as it is"
     if target.exists():
-        point(current, target)
+        point(current, target, anew=earlier)
         return f"the starter image model is in place: {target}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=target.parent) as folder:
@@ -73,8 +76,17 @@ def install(models: Path, source: Path = SOURCE) -> str:
         except OSError as error:
             raise RoostError(f"{error.filename}: {error.strerror}; the starter image model was not installed") from None
         (Path(folder) / "whole").replace(target)
-    point(current, target)
+    point(current, target, anew=earlier)
     return f"installed the starter image model: {target}"
+
+
+def _starter(current: Path, release: Release) -> bool:
+    """Whether the link names a release of the starter, this one or an earlier."""
+    try:
+        found = release_of(current) if current.is_symlink() else None
+    except RoostError:
+        return False
+    return found is not None and found.name == release.name and found.version.partition("-")[0] == STARTER
 
 
 def main() -> None:

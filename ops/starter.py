@@ -80,9 +80,12 @@ def place(wheel: Path, origin: Origin, release: Path) -> Path:
     return target
 
 
-def point(current: Path, release: Path) -> None:
-    """Make the link `current` name `release` (relative, so that the folder may move). An existing one is kept."""
-    if current.is_symlink() or current.exists():
+def point(current: Path, release: Path, *, anew: bool = False) -> None:
+    """Make the link `current` name `release` (relative, so that the folder may move). An existing one is kept.
+
+    `anew`: an existing link is changed, from one moment to the next.
+    """
+    if (current.is_symlink() or current.exists()) and not anew:
         return
     temporary = current.with_name(f".{current.name}.{os.getpid()}")
     temporary.symlink_to(os.path.relpath(release, current.parent))

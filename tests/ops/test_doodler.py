@@ -15,25 +15,28 @@ from schemas.release import Chunk, Release, ReleaseFile
 FILES = {"model_index.json": b"{}", "unet/weights.safetensors": b"weights", "tokenizer/merges.txt": b""}
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "weights"
+def weights(folder: Path, version: str = "starter-2026-11-29") -> Path:
     files = []
     for path, data in FILES.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
         chunks = (Chunk("0" * 64, len(data)),) if data else ()
         files.append(ReleaseFile(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest(), chunks=chunks))
-    release = Release(name="painter", version="starter", files=tuple(files), created_at=0.0, type="diffusion")
+    release = Release(name="painter", version=version, files=tuple(files), created_at=0.0, type="diffusion")
     (folder / "RELEASE.json").write_bytes(msgspec.json.encode(release))
     return folder
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return weights(tmp_path / "weights")
 
 
 def test_the_release_is_put_in_place_and_linked(tmp_path: Path, source: Path) -> None:
     models = tmp_path / "models" / "painter"
     (source / "notes.pt").write_bytes(b"no part of the release")
     assert "installed" in install(models, source)
-    assert (models / "current").readlink() == Path("releases/starter")
+    assert (models / "current").readlink() == Path("releases/starter-2026-11-29")
     found = {str(p.relative_to(models / "current")) for p in (models / "current").rglob("*") if p.is_file()}
     assert found == {*FILES, "RELEASE.json"}
     assert "in place" in install(models, source)
@@ -63,3 +66,26 @@ def test_a_model_of_the_operators_own_is_left_as_it_is(tmp_path: Path, source: P
     (models / own).write_text("{}")
     assert "left as it is" in install(models, source)
     assert not (models / "releases").exists()
+
+
+@pytest.mark.parametrize("earlier", ["starter", "starter-2026-01-02"])
+def test_an_earlier_starter_makes_way_and_a_later_release_of_somebody_else_does_not(
+    tmp_path: Path, source: Path, earlier: str
+) -> None:
+    models = tmp_path / "models"
+    install(models, weights(tmp_path / "earlier", earlier))
+    assert (models / "current").readlink() == Path("releases", earlier)
+    assert "installed" in install(models, source)
+    assert (models / "current").readlink() == Path("releases/starter-2026-11-29")
+    assert {path.name for path in (models / "releases").iterdir()} == {earlier, "starter-2026-11-29"}
+
+    (models / "current").unlink()
+    (models / "current").symlink_to(Path("releases", earlier))
+    assert "in place" in install(models, source)
+    assert (models / "current").readlink() == Path("releases/starter-2026-11-29")
+
+    (models / "current").unlink()
+    theirs = weights(models / "releases" / "7", "7")
+    (models / "current").symlink_to(theirs)
+    assert "left as it is" in install(models, source)
+    assert (models / "current").resolve() == theirs.resolve()
