@@ -14,6 +14,7 @@ from typing import Any
 
 from llama_cpp import Llama
 
+from benchmarks.beside import beside
 from benchmarks.load import shared_prompt
 
 Job = tuple[list[dict[str, str]], "asyncio.Future[dict[str, Any]]"]
@@ -46,11 +47,10 @@ async def main(path: str, streams: int, turns: int, tokens: int, words: int, con
             messages.append({"role": "assistant", "content": answered["choices"][0]["message"]["content"] or ""})
 
     answer([{"role": "user", "content": "hello"}], 8)
-    server = asyncio.create_task(serve())
-    began = time.perf_counter()
-    await asyncio.gather(*(conversation(i) for i in range(streams)))
-    seconds = time.perf_counter() - began
-    server.cancel()
+    async with beside(serve()):
+        began = time.perf_counter()
+        await asyncio.gather(*(conversation(i) for i in range(streams)))
+        seconds = time.perf_counter() - began
     print(json.dumps({"seconds": seconds, "completion_tokens": done}))
 
 

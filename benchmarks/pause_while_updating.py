@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from contextlib import suppress
 
 import aiohttp
 from msgspec import Struct
 
 from benchmarks import versions
+from benchmarks.beside import beside
 from benchmarks.load import Endpoint, ask, session
 from benchmarks.models import starter
 from benchmarks.pairs import rounds
@@ -61,19 +61,11 @@ async def run(quick: bool) -> list[Row]:
 async def measure(shop: Publisher, steady_s: float) -> Seen:
     async with updated(starter(), shop, slots=CHATS, context=768) as roost, session(roost.endpoint) as http:
         gaps: list[Gap] = []
-        chats = [asyncio.create_task(chat(http, roost.endpoint, i, gaps)) for i in range(CHATS)]
-        try:
+        async with beside(*(chat(http, roost.endpoint, i, gaps) for i in range(CHATS))):
             await asyncio.sleep(steady_s)
             began = time.perf_counter()
             await roost.take(NEW)
             ended = time.perf_counter()
-        finally:
-            for task in chats:
-                task.cancel()
-            await asyncio.wait(chats)
-        for task in chats:
-            with suppress(asyncio.CancelledError):
-                task.result()
     steady = [gap for at, gap in gaps if at < began]
     return Seen(steady=steady, worst=max(gap for at, gap in gaps if began <= at <= ended), update_s=ended - began)
 

@@ -28,6 +28,7 @@ import psutil
 from msgspec import Struct
 
 from benchmarks import versions
+from benchmarks.beside import beside
 from benchmarks.load import Endpoint, ask, session
 from benchmarks.models import ROOT, SPARE_BYTES, starter, synthetic
 from benchmarks.pairs import rounds
@@ -139,14 +140,8 @@ async def asking(http: aiohttp.ClientSession, endpoint: Endpoint, asked: list[As
             answer = await ask(http, endpoint, [{"role": "user", "content": "Go on"}], 1, "keeps-asking")
             asked.append(Asked(began, of_release(answer.version)))
 
-    task = asyncio.create_task(on())
-    try:
+    async with beside(on()):
         yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-    if not task.cancelled() and (error := task.exception()):
-        raise error
 
 
 def all_on(release: str, asked: list[Asked]) -> float:

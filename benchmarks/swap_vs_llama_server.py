@@ -25,6 +25,7 @@ import aiohttp
 from msgspec import Struct, field
 
 from benchmarks import versions
+from benchmarks.beside import beside
 from benchmarks.load import Endpoint, ask, conversations, session
 from benchmarks.models import THREADS, starter
 from benchmarks.pairs import in_turn, rounds
@@ -100,17 +101,8 @@ async def measure(endpoint: Endpoint, count: int, steady_s: float, swap: Swap) -
 async def reading(endpoint: Endpoint) -> AsyncIterator[Readers]:
     """All readers read meanwhile."""
     seen = Readers()
-    async with session(endpoint) as http:
-        tasks = [asyncio.create_task(_reader(http, endpoint, i, seen)) for i in range(READERS)]
-        try:
-            yield seen
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-    for task in tasks:
-        if not task.cancelled() and (error := task.exception()):
-            raise error
+    async with session(endpoint) as http, beside(*(_reader(http, endpoint, i, seen) for i in range(READERS))):
+        yield seen
 
 
 async def _reader(http: aiohttp.ClientSession, endpoint: Endpoint, number: int, seen: Readers) -> None:
