@@ -13,8 +13,6 @@ class Plan:
 
     seed: int = 5
     scenes: int = 40_000
-    unnamed: int = 20_000
-    """Scenes in colours that have no name, for the denoiser."""
     sharp_scenes: int = 500
     processes: int = 2
     batch: int = 24
@@ -23,7 +21,7 @@ class Plan:
     text_steps: int = 6000
     text_s: float = 360
     denoise_steps: int = 16_000
-    denoise_s: float = 5000
+    denoise_s: float = 5300
     outer_steps: int = 5000
     outer_s: float = 320
 
@@ -37,14 +35,6 @@ class Plan:
 
 
 MINIATURE = Plan(
-    processes=1,
-    scenes=64,
-    unnamed=16,
-    sharp_scenes=2,
-    batch=4,
-    inner_steps=2,
-    text_steps=2,
-    denoise_steps=2,
-    outer_steps=1,
+    processes=1, scenes=64, sharp_scenes=2, batch=4, inner_steps=2, text_steps=2, denoise_steps=2, outer_steps=1
 )
 """Goes through every stage in seconds; its pictures are noise."""

@@ -57,8 +57,7 @@ def _inner(rank: int, world: int, folder: Path, plan: Plan) -> None:
     module.encoder.requires_grad_(False)
     module.quant_conv.requires_grad_(False)
     batch = min(4, plan.batch)
-    pictures, latents = (array(folder, name)[: plan.scenes] for name in (f"{TRAIN}/pictures", "latents"))
-    loss = autoencoder.InnerLoss(module, pictures, latents, batch)
+    loss = autoencoder.InnerLoss(module, array(folder, f"{TRAIN}/pictures"), array(folder, "latents"), batch)
     stage = Stage("inner", plan.inner_steps, plan.inner_s, 1e-3, batch, ema=True, seed=plan.seed)
     train(rank, world, stage, module, loss, folder)
 
@@ -77,8 +76,7 @@ def _text(rank: int, world: int, folder: Path, plan: Plan) -> None:
     tokenizer = words(folder, plan)
     reader = text.Reader(text.build(tokenizer), tokenizer.eos_token_id)
     batch = min(32, 8 * plan.batch)  # captions are short
-    captions, labels = (array(folder, f"{TRAIN}/{name}")[: plan.scenes] for name in ("tokens", "labels"))
-    loss = text.ReaderLoss(reader, captions, labels, batch)
+    loss = text.ReaderLoss(reader, array(folder, f"{TRAIN}/tokens"), array(folder, f"{TRAIN}/labels"), batch)
     stage = Stage("text", plan.text_steps, plan.text_s, 1e-3, batch, muon_lr=2e-3, ema=True, seed=plan.seed)
     train(rank, world, stage, reader, loss, folder)
 

@@ -15,7 +15,7 @@ def run(work: Path, plan: Plan) -> Path:
     """Every stage in order; the finished pipeline is in WORK/pipeline."""
     work.mkdir(parents=True, exist_ok=True)
     log.note(work, stage="start", machine=log.machine(), plan=asdict(plan))
-    data.make(work / stages.TRAIN, stages.words(work, plan), plan.scenes, plan.unnamed, plan.seed)
+    data.make(work / stages.TRAIN, stages.words(work, plan), plan.scenes, plan.seed)
     stages.inner(work, plan)
     stages.reading(work, plan)
     stages.denoising(work, plan)
