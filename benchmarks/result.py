@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -77,7 +78,8 @@ async def _guarded(run: Run, quick: bool) -> list[Row]:
         note(f"{run.__module__}: skipped: {error}")
         return []
     except Exception as error:  # noqa: BLE001  the rows of the others are worth having
-        note(f"{run.__module__}: FAILED: {type(error).__name__}: {error}")
+        note(f"{run.__module__}: FAILED")
+        traceback.print_exception(error)  # with what is inside of a group, which its own text does not tell
         return []
 
 

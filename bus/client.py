@@ -423,16 +423,16 @@ class Bus:
     ) -> AsyncIterator[StoredMessage]:
         """Every stored message on `subject` (wildcards allowed), oldest first, up to the end as it is now.
 
-        `each`: of a stream that keeps the newest message of each subject, and until each subject was there. One that is
-        replaced meanwhile is behind the end, and would otherwise be missing.
+        `each`: of a stream that keeps the newest message of each subject, all of which are asked for, and until each
+        was there. One that is replaced meanwhile is behind the end, and would otherwise be missing.
         """
         info = await self.api(f"STREAM.INFO.{stream}")
         state = info.get("state", {"last_seq": 0, "messages": 0})
-        seq, last, count = 1, int(state["last_seq"]), int(state["messages"])
+        seq, last, subjects = 1, int(state["last_seq"]), int(state["messages"]) if each else 0
         seen: set[str] = set()
-        while seq <= last or (each and len(seen) < count):
+        while seq <= last or len(seen) < subjects:
             msg = await self.next(stream, subject, seq)
-            if msg is None or (msg.seq > last and len(seen) >= count * each):
+            if msg is None or (msg.seq > last and len(seen) >= subjects):
                 return
             if each:
                 seen.add(msg.subject)

@@ -59,14 +59,14 @@ def copied(release: Release, source: Path, target: Path) -> None:
 
 
 def install(models: Path, source: Path = SOURCE) -> str:
-    """Put the starter image model under `models` unless some model is there; returns what was done."""
+    """Put the starter image model under `models` unless the operator's own is there; returns what was done."""
     release = release_of(source)
     current, target = models / "current", models / "releases" / release.version
-    earlier = _starter(current, release)
-    if (models / "model_index.json").exists() or (current.exists() and not earlier):
+    ours = _starter(current, release)
+    if (models / "model_index.json").exists() or (current.exists() and not ours):
         return f"{models} has a model of your own; left as it is"
     if target.exists():
-        point(current, target, anew=earlier)
+        point(current, target, anew=ours)
         return f"the starter image model is in place: {target}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=target.parent) as folder:
@@ -76,7 +76,7 @@ def install(models: Path, source: Path = SOURCE) -> str:
         except OSError as error:
             raise RoostError(f"{error.filename}: {error.strerror}; the starter image model was not installed") from None
         (Path(folder) / "whole").replace(target)
-    point(current, target, anew=earlier)
+    point(current, target, anew=ours)
     return f"installed the starter image model: {target}"
 
 

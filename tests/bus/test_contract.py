@@ -301,12 +301,12 @@ async def test_a_row_that_is_rewritten_while_a_table_is_read_is_not_missing(conn
         for i in range(400):
             await table.put(f"w{i % len(keys)}", b"%d" % i)
 
-    writing = asyncio.create_task(rewrite())
     reads = 0
-    while not writing.done():
-        assert (await table.entries()).keys() == keys
-        reads += 1
-    await writing
+    async with asyncio.TaskGroup() as tasks:
+        writing = tasks.create_task(rewrite())
+        while not writing.done():
+            assert (await table.entries()).keys() == keys
+            reads += 1
     assert reads > 1
     await table.delete("w0")
     assert (await table.entries()).keys() == keys - {"w0"}

@@ -19,8 +19,6 @@ STEPS = 1000
 MIDDLE, SPREAD = 650.0, 200.0
 UNCONDITIONAL = 0.1
 """Share of empty captions, which guidance needs."""
-
-
 SAID = 0.1
 """Weight of what the denoiser says of each cell, beside the velocity."""
 
