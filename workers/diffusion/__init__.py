@@ -128,7 +128,7 @@ class DiffusionBackend(BatchBackend):
         self._threads.use()
         shown = chosen.path or chosen.folder.path
         try:
-            return Pipeline(
+            made = Pipeline(
                 chosen.folder,
                 shown,
                 chosen.settings,
@@ -141,6 +141,9 @@ class DiffusionBackend(BatchBackend):
         except RuntimeError as error:  # after the weights are there: the previews are fitted
             memory.check(error, str(shown))
             raise
+        if not self._trial:
+            made.hasten()
+        return made
 
     def _serve(self, chosen: _Chosen, pipeline: Pipeline) -> None:
         from workers.diffusion.round import Round, Row

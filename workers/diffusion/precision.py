@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import ConfigError
 from workers.diffusion.settings import DiffusionSettings, Precision
+from workers.diffusion.threads import apart
 
 if TYPE_CHECKING:
     import torch
@@ -80,11 +80,8 @@ def card_free(device: str) -> int | None:
 
 @lru_cache(maxsize=1)
 def _gain() -> float:
-    """How many times as quick bfloat16 is. Measured on a thread that ends, and its computing threads with it: while
-    there are more of those than processors, OpenMP lets all of them sleep between two operations, the painter's too.
-    """
-    with ThreadPoolExecutor(1, "precision") as once:
-        return once.submit(_measured).result()
+    """How many times as quick bfloat16 is."""
+    return apart(_measured)
 
 
 def _measured() -> float:

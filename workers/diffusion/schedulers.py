@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from schemas.errors import ConfigError, Rejected
+from workers.diffusion.threads import apart
 
 NAMES: Mapping[str, str] = {
     "ddim": "DDIMScheduler",
@@ -68,7 +69,10 @@ class Schedulers:
         return self._kinds[name].from_config(self._config)
 
     def check_steps(self, name: str, steps: int) -> None:
-        """Raises `Rejected` where it cannot take so many steps."""
+        """Raises `Rejected` where it cannot take so many steps. For any thread."""
+        apart(lambda: self._check_steps(name, steps))
+
+    def _check_steps(self, name: str, steps: int) -> None:
         scheduler = self.made(name)
         if scheduler.config.get("use_dynamic_shifting"):
             return  # depends on the size, too, and takes any number

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from workers.diffusion.schedulers import Schedulers
 from workers.diffusion.threads import KNOWN_S, Threads
 
 
@@ -78,3 +82,22 @@ def test_while_power_is_saved_no_more_than_that() -> None:
     assert max(machine.works(12, "step", lambda count: 8 / count)) == 2
     machine.threads.ease(1.0)
     assert max(machine.works(12, "step", lambda count: 8 / count)) == 8
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted in /proc: run it on Linux")
+def test_a_look_at_the_steps_of_a_request_leaves_no_computing_threads_behind() -> None:
+    diffusers = pytest.importorskip("diffusers", reason="drawing needs the extra diffusion")
+    own = diffusers.DPMSolverMultistepScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    schedulers = Schedulers(own)
+
+    def new() -> set[str]:
+        before = set(os.listdir("/proc/self/task"))
+        schedulers.check_steps("dpm++", 20)
+        limit = time.monotonic() + 10  # threads that have ended are there for a moment
+        while (left := set(os.listdir("/proc/self/task")) - before) and time.monotonic() < limit:
+            time.sleep(0.01)
+        return left
+
+    with ThreadPoolExecutor(1) as painter, ThreadPoolExecutor(1) as lane:  # fresh threads, which stay
+        painter.submit(Threads().use).result(60)
+        assert lane.submit(new).result(60) == set()
