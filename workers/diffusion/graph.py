@@ -1,4 +1,4 @@
-"""Parts of a small model as recorded graphs: where calling hundreds of operations costs as much as computing them.
+"""A small denoiser as a recorded graph: where calling hundreds of operations costs as much as computing them.
 
 torch.compile would want a C++ compiler on the owner's machine, and torch.export calls as slowly; torch.jit.trace is
 deprecated and does it, so it is taken where torch still has it. What it records stays until the process ends: so it
@@ -25,6 +25,8 @@ SHAPES_MAX = 64
 """More than these are compared anew."""
 GRAPHS_MAX = 8
 """So many stay in the process at most; further models are computed plainly."""
+CELLS = 8
+"""So large is what is recorded with, at most."""
 RUNS = 3
 """In the first two of each shape torch looks at the graph and improves it; from the third on it is quick."""
 CLOSE = 1e-3
@@ -34,18 +36,17 @@ _graphs: dict[str, Any] = {}
 """The recorded graphs, by what was recorded."""
 
 
-def hasten(model: Any, part: str = "") -> None:
-    """Put a graph in front of a model of diffusers, or of a part of it, if it is small; others stay as they are."""
+def hasten(model: Any) -> None:
+    """Put a graph in front of a model of diffusers, if it is small; others stay as they are."""
     import torch
 
     if not isinstance(model, torch.nn.Module) or not hasattr(torch.jit, "trace"):
         return
-    inner = getattr(model, part, None) if part else model
-    if inner is None or sum(p.numel() for p in inner.parameters()) > PARAMETERS_MAX:
+    if sum(p.numel() for p in model.parameters()) > PARAMETERS_MAX:
         return
     known = {key: value for key, value in dict(model.config).items() if key[0] != "_"}
     config = json.dumps(known, sort_keys=True, default=str)
-    inner.forward = _Hastened(inner, f"{type(model).__name__}.{part} {config}")
+    model.forward = _Hastened(model, f"{type(model).__name__} {config}")
 
 
 class _Hastened:
@@ -115,8 +116,13 @@ class _Hastened:
 
         with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            some = tuple(each.clone() for each in tensors)
+            some = tuple(_cropped(each).clone() for each in tensors)
             return torch.jit.trace(called, (*some, *self._weights()), check_trace=False)
+
+
+def _cropped(tensor: torch.Tensor) -> torch.Tensor:
+    """A picture's corner: everything that is computed while a graph is recorded is in memory at once."""
+    return tensor[..., :CELLS, :CELLS] if tensor.ndim == 4 else tensor
 
 
 def _values(found: Any) -> Sequence[torch.Tensor]:

@@ -87,7 +87,6 @@ class Pipeline:
         """Spend a second on the first picture of a small model, so that the others are quicker."""
         if self._fixed:
             graph.hasten(getattr(self._pipe, "unet", None))
-            graph.hasten(getattr(self._pipe, "vae", None), "decoder")
 
     def _abilities(self) -> Abilities:
         takes = loading.parameters(type(self._pipe))

@@ -44,9 +44,9 @@ class _Kind:
 
     def number(self, most: int) -> int:
         choices = [most >> i for i in range(most.bit_length())]
-        for count in choices:
-            if self.tries.get(count, 0) < TRIES:
-                return count
+        tried = min(self.tries.get(count, 0) for count in choices)
+        if tried < TRIES:  # in turn, so that a busy moment is not one number's alone
+            return next(count for count in choices if self.tries.get(count, 0) == tried)
         quickest = min(self.best[count] for count in choices)
         return min(count for count in choices if self.best[count] * WORTH <= quickest)
 
