@@ -102,9 +102,10 @@ def main() -> None:
         parser.error("--publish tells of combinations that were never in training: leave --seen out")
     asked = questions(arguments.count, not arguments.seen)
     pictures = drawn(pipeline.read(arguments.folder), asked, arguments.steps, arguments.guidance)
+    clean, imperfect = classifier.accuracy(classifier.load())
     facts: dict[str, float | int] = {
         "count": len(asked), "steps": arguments.steps, "guidance": arguments.guidance, "held_out": not arguments.seen,
-        "eyes": round(classifier.accuracy(classifier.load()), 4),
+        "eyes_clean": round(clean, 4), "eyes_distorted": round(imperfect, 4),
     }  # fmt: skip
     facts |= verdict(asked, pictures)
     print(json.dumps(facts))

@@ -40,7 +40,9 @@ def test_every_question_is_of_a_held_out_pair_and_half_are_chinese() -> None:
 
 def test_the_judge_knows_fresh_drawings() -> None:
     pytest.importorskip("resvg_py", reason="drawing needs resvg-py (pip install resvg-py)")
-    assert classifier.accuracy(classifier.load(), 100) >= 0.97
+    clean, imperfect = classifier.accuracy(classifier.load(), 200)
+    assert clean >= 0.98
+    assert imperfect >= 0.96, "a dent or a blur makes no other thing of a thing"
     assert classifier.FILE.stat().st_size <= 1_000_000
 
 
