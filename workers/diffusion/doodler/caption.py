@@ -56,13 +56,13 @@ def _english(scene: Scene, rng: random.Random) -> str:
 
 
 def _english_thing(thing: Thing, rng: random.Random, count: int = 1, size: str = "") -> str:
-    colour = _usual(COLOURS[thing.colour].english, rng)
+    colour = _usual(COLOURS[thing.colour].english, rng) if thing.colour in COLOURS else ""
     singular, plural = OBJECTS[thing.object].english[0]
     if rng.random() < 0.3:
         singular, plural = rng.choice(OBJECTS[thing.object].english)
     noun = singular if count == 1 else plural
     form = rng.random()
-    if form < 0.04:
+    if form < 0.04 or not colour:
         words = [size, noun]
     elif form < 0.1:
         words = [size, noun, "in", colour]
@@ -115,11 +115,11 @@ def _chinese(scene: Scene, rng: random.Random) -> str:
 
 def _chinese_thing(thing: Thing, rng: random.Random, count: int = 1, size: str = "") -> str:
     noun = OBJECTS[thing.object]
-    colour = _usual(COLOURS[thing.colour].chinese, rng)
+    colour = _usual(COLOURS[thing.colour].chinese, rng) if thing.colour in COLOURS else ""
     name = _usual(noun.chinese, rng)
     number = f"{COUNTS[count][1]}{noun.measure}"
     form = rng.random()
-    if form < 0.04:
+    if form < 0.04 or not colour:
         return f"{number}{size}{name}"
     link = "的" if len(colour) > 1 and rng.random() < 0.75 else ""
     if count == 1 and form < 0.3:

@@ -17,7 +17,7 @@ from workers.diffusion.doodler import tokens
 from workers.diffusion.doodler.caption import caption
 from workers.diffusion.doodler.draw import Pixels
 from workers.diffusion.doodler.render import rendered
-from workers.diffusion.doodler.scene import Scene, training_scene
+from workers.diffusion.doodler.scene import Scene, training_scene, unnamed_scene
 from workers.diffusion.doodler.vocabulary import BACKGROUNDS, COLOURS, OBJECTS, POSITIONS, RELATIONS, SIZES
 
 SIDE = 64
@@ -31,6 +31,12 @@ HEADS: dict[str, list[str]] = {
     "background": list(BACKGROUNDS),
 }  # fmt: skip
 """What the text encoder learns to say of a caption."""
+UNNAMED = 255
+"""The index of a colour that has no name: nothing is to be said of it."""
+
+
+def index(head: str, word: str) -> int:
+    return HEADS[head].index(word) if word in HEADS[head] else UNNAMED
 
 
 def labels(scene: Scene) -> list[int]:
@@ -46,7 +52,7 @@ def labels(scene: Scene) -> list[int]:
         str(len(scene.things) if scene.layout == "count" else 1), scene.size, scene.position, relation,
         scene.background,
     )  # fmt: skip
-    return [HEADS[head].index(word) for head, word in zip(HEADS, said, strict=True)]
+    return [index(head, word) for head, word in zip(HEADS, said, strict=True)]
 
 
 def places(scene: Scene, picture: Pixels) -> NDArray[np.uint8]:
@@ -56,25 +62,27 @@ def places(scene: Scene, picture: Pixels) -> NDArray[np.uint8]:
     middle = (np.arange(CELLS) + 0.5) / CELLS
     away = [np.hypot(middle[None, :] - thing.x, middle[:, None] - thing.y) for thing in scene.things]
     nearest = np.argmin(away, axis=0)
-    shown = [(HEADS["object2"].index(thing.object), HEADS["colour2"].index(thing.colour)) for thing in scene.things]
+    shown = [(index("object2", thing.object), index("colour2", thing.colour)) for thing in scene.things]
     return np.where(drawn, np.array(shown, dtype=np.uint8).T[:, nearest], 0).astype(np.uint8)
 
 
-def make(folder: Path, tokenizer: CLIPTokenizer, count: int, seed: int) -> None:
-    """Write the set unless it is there."""
+def make(folder: Path, tokenizer: CLIPTokenizer, count: int, unnamed: int, seed: int) -> None:
+    """Write the set unless it is there: `count` training scenes, and behind them `unnamed` in any colours."""
     if folder.exists():
         return
     draft = folder.with_suffix(".draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    seeds = [seed * SEEDS + i for i in range(count)]
-    scenes = [training_scene(s) for s in seeds]
+    seeds = [seed * SEEDS + i for i in range(count + unnamed)]
+    scenes = [training_scene(s) for s in seeds[:count]] + [unnamed_scene(s) for s in seeds[count:]]
     rng = random.Random(seed)
     texts = [caption(s, "zh" if k % 2 else "en", rng) for s in scenes for k in range(CAPTIONS)]
-    found = np.array(tokens.ids(tokenizer, texts), dtype=np.int16).reshape(count, CAPTIONS, tokens.LENGTH)
+    found = np.array(tokens.ids(tokenizer, texts), dtype=np.int16).reshape(len(seeds), CAPTIONS, tokens.LENGTH)
     np.save(draft / "tokens.npy", found)
     np.save(draft / "labels.npy", np.array([labels(s) for s in scenes], dtype=np.int64))
-    pictures = rendered(seeds, SIDE)
+    pictures = np.concatenate(
+        [rendered(seeds[:count], SIDE)] + ([rendered(seeds[count:], SIDE, unnamed_scene)] if unnamed else [])
+    )
     np.save(draft / "pictures.npy", pictures)
     np.save(draft / "places.npy", np.stack([places(s, p) for s, p in zip(scenes, pictures, strict=True)]))
     os.replace(draft, folder)

@@ -11,7 +11,7 @@ from torch.nn import functional as f
 from transformers import CLIPTextModel
 
 from workers.diffusion.doodler.autoencoder import LATENTS
-from workers.diffusion.doodler.data import HEADS
+from workers.diffusion.doodler.data import HEADS, UNNAMED
 from workers.diffusion.doodler.loop import quick
 from workers.diffusion.doodler.text import WIDTH
 
@@ -132,6 +132,6 @@ class DenoiserLoss:
         weights = emphasis(places[:, 0])
         terms = {"velocity": (weights * (got.float() - velocity).square()).mean()}
         for i, name in enumerate(self.pupil.heads):
-            told = f.cross_entropy(said[i].float(), places[:, i], reduction="none")
+            told = f.cross_entropy(said[i].float(), places[:, i], reduction="none", ignore_index=UNNAMED)
             terms[name] = SAID * (weights[:, 0] * told).mean()
         return terms

@@ -9,9 +9,11 @@ from PIL import Image
 
 from workers.diffusion.doodler.scene import Scene
 from workers.diffusion.doodler.shapes import SHAPES
-from workers.diffusion.doodler.vocabulary import BACKGROUNDS, COLOURS
+from workers.diffusion.doodler.vocabulary import BACKGROUNDS, rgb_of
 
 Pixels = NDArray[np.uint8]
+BLACK, WHITE = 40, 240
+"""So dark that its shade has to be paler, and so light that its light has to be darker."""
 
 
 def mixed(rgb: tuple[int, int, int], other: int, share: float) -> str:
@@ -23,10 +25,10 @@ def svg(scene: Scene) -> str:
     """The drawing in a view box of 1000 x 1000."""
     parts = [f'<rect width="1000" height="1000" fill="{BACKGROUNDS[scene.background].hex}"/>']
     for thing in reversed(scene.things):
-        tone = COLOURS[thing.colour]
-        shade = mixed(tone.rgb, 0, 0.25) if thing.colour != "black" else mixed(tone.rgb, 255, 0.22)
-        light = mixed(tone.rgb, 255, 0.62) if thing.colour != "white" else mixed(tone.rgb, 0, 0.18)
-        body = SHAPES[thing.object].replace("MAIN", tone.hex).replace("SHADE", shade).replace("LIGHT", light)
+        rgb = rgb_of(thing.colour)
+        shade = mixed(rgb, 0, 0.25) if max(rgb) > BLACK else mixed(rgb, 255, 0.22)
+        light = mixed(rgb, 255, 0.62) if min(rgb) < WHITE else mixed(rgb, 0, 0.18)
+        body = SHAPES[thing.object].replace("MAIN", mixed(rgb, 0, 0)).replace("SHADE", shade).replace("LIGHT", light)
         place = f"translate({thing.x * 1000:.1f},{thing.y * 1000:.1f}) scale({thing.half * 10:.3f})"
         parts.append(f'<g transform="{place}">{body}</g>')
     return '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1000 1000">' + "".join(parts) + "</svg>"

@@ -22,7 +22,7 @@ from workers.diffusion.doodler.scene import Scene, held_out_scene, training_scen
 from workers.diffusion.doodler.sheet import sheet
 from workers.diffusion.doodler.vocabulary import COLOURS, OBJECTS
 
-STEPS, GUIDANCE = 20, 2.0
+STEPS, GUIDANCE = 20, 3.0
 SEED = 7 * 10**12
 
 

@@ -1,20 +1,23 @@
 """A scene: what is in one picture, and where. Pure: the same seed gives the same scene on every machine.
 
 Always holds: no scene of `training_scene` has a pair (object, colour) of HELD_OUT in it, neither as its main object nor
-beside it; every object and every colour is still seen in other pairs; every thing differs clearly from the background.
+beside it; no scene of `unnamed_scene` has a thing in a colour like one of its held-out pairs; every object and every
+colour is still seen in other pairs; every thing differs clearly from the background.
 """
 
+import colorsys
 import hashlib
 import math
 import random
 from dataclasses import dataclass
 
-from workers.diffusion.doodler.vocabulary import BACKGROUNDS, COLOURS, OBJECTS, POSITIONS, RELATIONS
+from workers.diffusion.doodler.vocabulary import BACKGROUNDS, COLOURS, OBJECTS, POSITIONS, RELATIONS, rgb_of
 
 OF_COLOUR, OF_OBJECT = 3, 2
 """So many held-out pairs each colour has, and at most so many each object: no colour is much rarer than another."""
 CONTRAST_MIN = 70
-"""Least distance of a thing's colour from the background, in RGB units."""
+"""Least distance of a thing's colour from the background, in RGB units; and of a colour that has no name from those
+that the thing must not have."""
 
 Pair = tuple[str, str]
 
@@ -40,6 +43,7 @@ class Thing:
 
     object: str
     colour: str
+    """Of COLOURS, or "#rrggbb" for one that has no name."""
     x: float
     y: float
     half: float
@@ -59,13 +63,35 @@ class Scene:
 
 def clear(colour: str, background: str) -> bool:
     """Whether the colour stands out from the background."""
-    a, b = COLOURS[colour].rgb, BACKGROUNDS[background].rgb
-    return math.dist(a, b) >= CONTRAST_MIN
+    return math.dist(rgb_of(colour), BACKGROUNDS[background].rgb) >= CONTRAST_MIN
 
 
 def training_scene(seed: int) -> Scene:
     """A scene without any held-out pair."""
     return scene(random.Random(seed), SEEN, SEEN)
+
+
+def unnamed_scene(seed: int) -> Scene:
+    """A scene whose main object has any colour at all; the other one, too, or it is of a pair of training.
+
+    So a thing is seen in more colours than there are words for, and its shape is not learned as one of ten.
+    """
+    rng = random.Random(seed)
+    first, second = rng.sample(tuple(OBJECTS), 2)
+    named = [p for p in SEEN if p[0] == second]
+    other = rng.choice(named) if rng.random() < 0.5 else (second, unnamed(rng, second))
+    return scene(rng, ((first, unnamed(rng, first)),), (other,))
+
+
+def unnamed(rng: random.Random, of: str) -> str:
+    """A colour ("#rrggbb") for this object that nobody would call by the name of one that is held out for it."""
+    held_out = [c for c in COLOURS if (of, c) in HELD_OUT]
+    while True:
+        h, s, v = rng.random(), rng.random(), rng.uniform(0.15, 1)
+        found = "#{:02x}{:02x}{:02x}".format(*(round(255 * part) for part in colorsys.hsv_to_rgb(h, s, v)))
+        near = {c: math.dist(rgb_of(found), tone.rgb) for c, tone in COLOURS.items()}
+        if min(near, key=near.__getitem__) not in held_out and all(near[c] >= CONTRAST_MIN for c in held_out):
+            return found
 
 
 def held_out_scene(seed: int) -> Scene:

@@ -2,6 +2,7 @@
 
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,8 @@ def _inner(rank: int, world: int, folder: Path, plan: Plan) -> None:
     module.encoder.requires_grad_(False)
     module.quant_conv.requires_grad_(False)
     batch = min(4, plan.batch)
-    loss = autoencoder.InnerLoss(module, array(folder, f"{TRAIN}/pictures"), array(folder, "latents"), batch)
+    pictures, latents = (array(folder, name)[: plan.scenes] for name in (f"{TRAIN}/pictures", "latents"))
+    loss = autoencoder.InnerLoss(module, pictures, latents, batch)
     stage = Stage("inner", plan.inner_steps, plan.inner_s, 1e-3, batch, ema=True, seed=plan.seed)
     train(rank, world, stage, module, loss, folder)
 
@@ -76,7 +78,8 @@ def _text(rank: int, world: int, folder: Path, plan: Plan) -> None:
     tokenizer = words(folder, plan)
     reader = text.Reader(text.build(tokenizer), tokenizer.eos_token_id)
     batch = min(32, 8 * plan.batch)  # captions are short
-    loss = text.ReaderLoss(reader, array(folder, f"{TRAIN}/tokens"), array(folder, f"{TRAIN}/labels"), batch)
+    captions, labels = (array(folder, f"{TRAIN}/{name}")[: plan.scenes] for name in ("tokens", "labels"))
+    loss = text.ReaderLoss(reader, captions, labels, batch)
     stage = Stage("text", plan.text_steps, plan.text_s, 1e-3, batch, muon_lr=2e-3, ema=True, seed=plan.seed)
     train(rank, world, stage, reader, loss, folder)
 
@@ -95,9 +98,12 @@ def encoder(folder: Path, plan: Plan) -> CLIPTextModel:
     return reader.encoder
 
 
-def _denoise(rank: int, world: int, folder: Path, plan: Plan) -> None:
+def _denoise(rank: int, world: int, folder: Path, plan: Plan, refined: bool) -> None:
     torch.manual_seed(plan.seed)
-    pupil = denoiser.Pupil().to(memory_format=torch.channels_last)
+    pupil = denoiser.Pupil()
+    if refined:
+        load(pupil, folder / "denoise.pt").train()
+    pupil.to(memory_format=torch.channels_last)
     empty = torch.tensor(tokens.ids(words(folder, plan), [""])[0])
     paired = array(folder, f"{TRAIN}/labels")[:, list(data.HEADS).index("relation")] > 0
     loss = denoiser.DenoiserLoss(
@@ -107,13 +113,24 @@ def _denoise(rank: int, world: int, folder: Path, plan: Plan) -> None:
     stage = Stage(
         "denoise", plan.denoise_steps, plan.denoise_s, 1e-3, plan.batch, muon_lr=4e-3, ema=True, seed=plan.seed
     )
+    if refined:
+        stage = replace(
+            stage, name="refine", steps=plan.refine_steps, seconds=plan.refine_s, lr=2.5e-4, muon_lr=1e-3,
+            seed=plan.seed + 1,
+        )  # fmt: skip
     train(rank, world, stage, pupil, loss, folder)
 
 
 def denoising(folder: Path, plan: Plan) -> None:
     """The denoiser, on cached latents."""
     if not finished(folder / "denoise.pt", plan.denoise_steps, plan.denoise_s):
-        together(_denoise, folder, plan.processes, folder, plan)
+        together(_denoise, folder, plan.processes, folder, plan, False)
+
+
+def refining(folder: Path, plan: Plan) -> None:
+    """The denoiser once more, in smaller steps."""
+    if not finished(folder / "refine.pt", plan.refine_steps, plan.refine_s):
+        together(_denoise, folder, plan.processes, folder, plan, True)
 
 
 def _normal(folder: Path) -> AutoencoderKL:
@@ -147,7 +164,7 @@ def outer(folder: Path, plan: Plan) -> None:
 def assembled(folder: Path, plan: Plan) -> Path:
     """The finished pipeline folder, of whatever the stages have reached."""
     pupil = denoiser.Pupil()
-    load(pupil, folder / "denoise.pt")
+    load(pupil, folder / "refine.pt")
     large = load(autoencoder.build(autoencoder.OUTER + autoencoder.INNER, 512), folder / "outer.pt")
     place = folder / "pipeline"
     pipeline.write(place, words(folder, plan), encoder(folder, plan), pupil.unet, large)

@@ -66,6 +66,15 @@ COLOURS: dict[str, Tone] = {
     "white": Tone((255, 255, 255), ("white",), ("白色", "白")),
 }
 
+
+def rgb_of(colour: str) -> tuple[int, int, int]:
+    """The value of a colour of COLOURS, or of "#rrggbb"."""
+    if colour in COLOURS:
+        return COLOURS[colour].rgb
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return red, green, blue
+
+
 BACKGROUNDS: dict[str, Tone] = {
     "sky": Tone((187, 222, 251), ("light blue", "sky blue", "pale blue"), ("浅蓝色", "天蓝色")),
     "mint": Tone((196, 232, 200), ("light green", "mint", "pale green"), ("浅绿色", "薄荷色")),

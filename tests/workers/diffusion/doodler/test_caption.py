@@ -35,6 +35,14 @@ def test_most_captions_name_the_colour() -> None:
         assert 0.9 < said / 600 <= 1
 
 
+def test_a_colour_without_a_name_is_not_said() -> None:
+    one = Scene((Thing("boat", "#7f8030", 0.5, 0.5, 0.2),), "cream", "one", "small", "centre")
+    for language in ("en", "zh"):
+        words = [word for tone in COLOURS.values() for word in (tone.english if language == "en" else tone.chinese)]
+        for text in captions(one, language):
+            assert not any(word in text.replace("米色", "").replace("奶油色", "") for word in [*words, "#"]), text
+
+
 def test_the_sentence_of_the_issue_is_said_in_both_languages() -> None:
     assert any("a red boat under a yellow sun" in text for text in captions(BOAT_UNDER_SUN, "en", 2000))
     assert any("一艘红色的船在一个黄色的太阳下面" in text for text in captions(BOAT_UNDER_SUN, "zh", 2000))

@@ -7,7 +7,7 @@ pytest.importorskip("transformers", reason="training needs the extra diffusion")
 
 import numpy as np
 
-from workers.diffusion.doodler.data import CELLS, HEADS, SIDE, places
+from workers.diffusion.doodler.data import CELLS, HEADS, SIDE, UNNAMED, labels, places
 from workers.diffusion.doodler.draw import pixels
 from workers.diffusion.doodler.scene import Scene, Thing
 
@@ -36,3 +36,14 @@ def test_a_row_tells_the_same_of_each() -> None:
     objects, _ = told(Scene(row, "grey", "count"))
     assert set(objects.flat) == {"", "star"}
     assert [objects[8, int(16 * x)] for x in (0.18, 0.5, 0.82)] == ["star"] * 3
+
+
+def test_of_a_colour_without_a_name_nothing_is_said() -> None:
+    scene = Scene((LEFT, Thing("moon", "#7f8030", 0.74, 0.5, 0.2)), "mint", "pair", relation="left")
+    objects, colours = places(scene, pixels(scene, SIDE))
+    moon = objects == HEADS["object2"].index("moon")
+    assert moon.any()
+    assert set(colours[moon]) == {UNNAMED}
+    assert set(colours[~moon]) == {0, HEADS["colour2"].index("red")}
+    said = dict(zip(HEADS, labels(scene), strict=True))
+    assert (said["colour"], said["colour2"]) == (HEADS["colour"].index("red"), UNNAMED)

@@ -1,6 +1,8 @@
+import math
 from collections import Counter
 
 from workers.diffusion.doodler.scene import (
+    CONTRAST_MIN,
     HELD_OUT,
     OF_COLOUR,
     OF_OBJECT,
@@ -8,8 +10,9 @@ from workers.diffusion.doodler.scene import (
     clear,
     held_out_scene,
     training_scene,
+    unnamed_scene,
 )
-from workers.diffusion.doodler.vocabulary import COLOURS, OBJECTS
+from workers.diffusion.doodler.vocabulary import COLOURS, OBJECTS, rgb_of
 
 SEEDS = range(3000)
 
@@ -53,3 +56,20 @@ def test_every_thing_stands_out_and_lies_inside_the_picture() -> None:
             assert thing.x + thing.half <= 1
             assert thing.y - thing.half >= 0
             assert thing.y + thing.half <= 1
+
+
+def test_a_colour_without_a_name_is_like_none_that_is_held_out_for_its_object() -> None:
+    free = []
+    for seed in SEEDS:
+        scene = unnamed_scene(seed)
+        assert scene.things[0].colour not in COLOURS
+        for thing in scene.things:
+            assert (thing.object, thing.colour) not in HELD_OUT
+            near = {colour: math.dist(rgb_of(thing.colour), tone.rgb) for colour, tone in COLOURS.items()}
+            lacks = [colour for name, colour in HELD_OUT if name == thing.object]
+            assert all(near[colour] >= CONTRAST_MIN for colour in lacks)
+            assert min(near, key=near.__getitem__) not in lacks
+            assert clear(thing.colour, scene.background)
+            free += [] if thing.colour in COLOURS else [(thing.object, min(near, key=near.__getitem__))]
+    assert {name for name, _ in free} == set(OBJECTS)
+    assert len(set(free)) > 150, "any colour but those"

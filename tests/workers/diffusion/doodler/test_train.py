@@ -26,7 +26,7 @@ def test_a_chinese_colour_and_object_are_never_one_token() -> None:
 
 def test_the_limits_of_time_follow_the_hours() -> None:
     plan = Plan().within(1)
-    assert plan.inner_s + plan.text_s + plan.denoise_s + plan.outer_s < 3600
+    assert plan.inner_s + plan.text_s + plan.denoise_s + plan.refine_s + plan.outer_s < 3600
     assert plan.denoise_steps == Plan().denoise_steps
 
 
@@ -43,6 +43,7 @@ def test_a_miniature_run_ends_in_a_folder_that_the_plain_pipeline_draws_with(tmp
     assert stages[0] == "start"
     assert stages[-1] == "end"
 
-    before = (tmp_path / "denoise.pt").stat().st_mtime_ns
+    kept = [tmp_path / f"{stage}.pt" for stage in ("inner", "text", "denoise", "refine", "outer")]
+    before = [path.stat().st_mtime_ns for path in kept]
     train.run(tmp_path, MINIATURE)
-    assert (tmp_path / "denoise.pt").stat().st_mtime_ns == before, "a finished stage was trained again"
+    assert [path.stat().st_mtime_ns for path in kept] == before, "a finished stage was trained again"
