@@ -45,9 +45,9 @@ MINIATURE = Plan(
     sharp_scenes=2,
     batch=4,
     inner_steps=2,
-    text_steps=2,
-    denoise_steps=2,
-    refine_steps=2,
+    text_steps=1,
+    denoise_steps=1,
+    refine_steps=1,
     outer_steps=1,
 )
 """Goes through every stage in seconds; its pictures are noise."""

@@ -30,7 +30,7 @@ def test_the_limits_of_time_follow_the_hours() -> None:
     assert plan.denoise_steps == Plan().denoise_steps
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.filterwarnings("ignore")
 def test_a_miniature_run_ends_in_a_folder_that_the_plain_pipeline_draws_with(tmp_path: Path) -> None:
     place = train.run(tmp_path, MINIATURE)
