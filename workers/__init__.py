@@ -143,6 +143,8 @@ class Backend(ABC):
     """Its work may wait for that of other models: it is loaded when they are, and its lane's threads, and those that
     they start, come last."""
     version: str = ""
+    release: str = ""
+    """The release that its files belong to, if they do; set before `demand`."""
     context: int = 0
     """Tokens one conversation may hold; set by `load`; 0 is no limit."""
 
@@ -150,6 +152,11 @@ class Backend(ABC):
         self.settings = settings
         if slots is not None:
             self.slots = slots
+
+    @property
+    def full_version(self) -> str:
+        """What is recorded with every answer: the backend's version, after that of the release if it is one."""
+        return f"{self.release}+{self.version}" if self.release else self.version
 
     def demand(self, path: Path | None, limit: int | None) -> Demand:
         """What `load(path)` will take, from the head of the file alone, with all that is chosen by itself (context,

@@ -151,7 +151,7 @@ class DiffusionBackend(BatchBackend):
         from workers.diffusion.wishes import Key, Wishes
 
         def made(key: Key, rows: Sequence[Row]) -> Round:
-            return Round(key, rows, pipeline, self.version, self._pace, self._threads)
+            return Round(key, rows, pipeline, self.full_version, self._pace, self._threads)
 
         assert self._painter is not None
         settings = replace(chosen.settings, pixels_max=chosen.plan.largest)

@@ -77,8 +77,6 @@ class Lane:
         self.backend = backend
         self.quiet = quiet
         """It works at low priority until `to_front`."""
-        self.release = ""
-        """The release that its files belong to, if they do."""
         self.warm_s = 0.0
         """How long warming up took."""
         self._loop = asyncio.get_running_loop()
@@ -101,8 +99,7 @@ class Lane:
 
     @property
     def version(self) -> str:
-        """What is recorded with every answer: the backend's, after that of the release if it is one."""
-        return f"{self.release}+{self.backend.version}" if self.release else self.backend.version
+        return self.backend.full_version
 
     @property
     def _low(self) -> bool:

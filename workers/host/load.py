@@ -128,10 +128,9 @@ async def load(
 async def _lane(files: Files, place: str, scratch: Scratch, *, quiet: bool) -> Lane:
     """The backend on a lane of its own, not loaded yet."""
     backend = backend_of(files.model, place)
+    backend.release = files.release
     backend.scratch = await asyncio.to_thread(scratch.take, files.model.name)
-    lane = Lane(files.model.name, backend, quiet=quiet)
-    lane.release = files.release
-    return lane
+    return Lane(files.model.name, backend, quiet=quiet)
 
 
 async def _demand(lane: Lane, model: ModelConfig, path: Path | None, room: Room) -> Demand:

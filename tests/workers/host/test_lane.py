@@ -35,8 +35,8 @@ async def said(lane: Lane, job: Job) -> tuple[str, Finished]:
 
 
 @contextlib.asynccontextmanager
-async def lane_of(backend: Backend, path: Path | None = None) -> AsyncIterator[Lane]:
-    lane = Lane("test", backend)
+async def lane_of(backend: Backend, path: Path | None = None, *, quiet: bool = False) -> AsyncIterator[Lane]:
+    lane = Lane("test", backend, quiet=quiet)
     await lane.load(path)
     try:
         yield lane
@@ -318,32 +318,28 @@ needs_linux = pytest.mark.skipif(not CAN_LOWER, reason="threads have no priority
 @needs_linux
 async def test_a_quiet_lane_works_at_low_priority_until_it_comes_to_the_front_and_loses_nothing() -> None:
     backend = Nice()
-    lane = Lane("test", backend, quiet=True)
-    await lane.load(None)
-    assert backend.warmed
-    running = lane.run(job("r1"))
-    first = await anext(running)
-    assert set(first.text.split()) == {str(LOW)}
-    lane.to_front()
-    lane.to_front()
-    words = "".join([piece.text async for piece in running]).split()
-    assert words[-1] == "0"
+    async with lane_of(backend, quiet=True) as lane:
+        assert backend.warmed
+        running = lane.run(job("r1"))
+        first = await anext(running)
+        assert set(first.text.split()) == {str(LOW)}
+        lane.to_front()
+        lane.to_front()
+        words = "".join([piece.text async for piece in running]).split()
+    assert words[-1] == str(nice())
     assert len(words) + len(first.text.split()) == 400
     assert backend.fronted == 1
-    await lane.close()
 
 
 @needs_linux
 async def test_jobs_of_a_plain_backend_end_on_the_quiet_threads_and_new_ones_get_others() -> None:
-    lane = Lane("test", NiceWords(EchoBackend.Settings(delay_token_ms=20.0), 2), quiet=True)
-    await lane.load(None)
-    early = asyncio.create_task(said(lane, job("r1", "a b c d e f")))
-    await soon(lambda: any(run.said for run in lane._runs.values()), "it runs")
-    lane.to_front()
-    late = await said(lane, job("r2", "a b"))
-    assert (await early)[0].split() == [str(LOW)] * 6
-    assert late[0].split() == ["0", "0"]
-    await lane.close()
+    async with lane_of(NiceWords(EchoBackend.Settings(delay_token_ms=20.0), 2), quiet=True) as lane:
+        early = asyncio.create_task(said(lane, job("r1", "a b c d e f")))
+        await soon(lambda: any(run.said for run in lane._runs.values()), "it runs")
+        lane.to_front()
+        late = await said(lane, job("r2", "a b"))
+        assert (await early)[0].split() == [str(LOW)] * 6
+    assert late[0].split() == [str(nice())] * 2
 
 
 async def test_a_lane_that_comes_to_the_front_can_be_closed_at_once() -> None:
