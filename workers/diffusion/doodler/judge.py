@@ -35,11 +35,11 @@ class Question:
     pair: tuple[str, str]
 
 
-def questions(count: int, held_out: bool = True) -> list[Question]:
-    """Captions that name object and colour; English and Chinese in turn."""
+def questions(count: int, held_out: bool = True, skip: int = 0) -> list[Question]:
+    """Captions that name object and colour, without the first `skip`; English and Chinese in turn."""
     found: list[Question] = []
     seed = SEED
-    while len(found) < count:
+    while len(found) < skip + count:
         seed += 1
         rng = random.Random(seed)
         scene = (held_out_scene if held_out else training_scene)(seed)
@@ -47,7 +47,7 @@ def questions(count: int, held_out: bool = True) -> list[Question]:
         text = caption(scene, language, rng)
         if _named(scene, text, language):
             found.append(Question(text, language, (scene.things[0].object, scene.things[0].colour)))
-    return found
+    return found[skip:]
 
 
 def _named(scene: Scene, text: str, language: str) -> bool:
@@ -60,12 +60,14 @@ def _named(scene: Scene, text: str, language: str) -> bool:
     return any(c in text for c in colour.chinese) and any(n in text for n in nouns.chinese)
 
 
-def drawn(model: Any, asked: list[Question], steps: int, guidance: float, batch: int = 4) -> NDArray[np.uint8]:
-    """The pictures, (n, 512, 512, 3) bytes; picture i has seed i."""
+def drawn(
+    model: Any, asked: list[Question], steps: int, guidance: float, first: int = 0, batch: int = 4
+) -> NDArray[np.uint8]:
+    """The pictures, (n, 512, 512, 3) bytes; picture i has seed `first` + i."""
     made = []
     for at in range(0, len(asked), batch):
         some = asked[at : at + batch]
-        seeds = [torch.Generator().manual_seed(at + i) for i in range(len(some))]
+        seeds = [torch.Generator().manual_seed(first + at + i) for i in range(len(some))]
         out = model([q.text for q in some], num_inference_steps=steps, guidance_scale=guidance, generator=seeds)
         made += [np.asarray(image) for image in out.images]
     return np.stack(made)
@@ -90,6 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=256)
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first captions: to judge by untouched ones")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--guidance", type=float, default=GUIDANCE)
     parser.add_argument(
@@ -100,12 +103,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.publish and arguments.seen:
         parser.error("--publish tells of combinations that were never in training: leave --seen out")
-    asked = questions(arguments.count, not arguments.seen)
-    pictures = drawn(pipeline.read(arguments.folder), asked, arguments.steps, arguments.guidance)
+    asked = questions(arguments.count, not arguments.seen, arguments.skip)
+    pictures = drawn(pipeline.read(arguments.folder), asked, arguments.steps, arguments.guidance, arguments.skip)
     clean, imperfect = classifier.accuracy(classifier.load())
     facts: dict[str, float | int] = {
-        "count": len(asked), "steps": arguments.steps, "guidance": arguments.guidance, "held_out": not arguments.seen,
-        "eyes_clean": round(clean, 4), "eyes_distorted": round(imperfect, 4),
+        "count": len(asked), "skip": arguments.skip, "steps": arguments.steps, "guidance": arguments.guidance,
+        "held_out": not arguments.seen, "eyes_clean": round(clean, 4), "eyes_distorted": round(imperfect, 4),
     }  # fmt: skip
     facts |= verdict(asked, pictures)
     print(json.dumps(facts))

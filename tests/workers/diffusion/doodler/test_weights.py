@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("diffusers", reason="drawing needs the extra diffusion")
 
 import msgspec
+import numpy as np
 import torch
 
 from schemas.model import GoldenAnswer
@@ -36,6 +37,7 @@ def test_every_question_is_of_a_held_out_pair_and_half_are_chinese() -> None:
     assert all(q.pair in HELD_OUT for q in asked)
     assert sum(q.language == "zh" for q in asked) == 32
     assert not any(q.pair in HELD_OUT for q in judge.questions(64, held_out=False))
+    assert judge.questions(7, skip=57) == asked[57:]
 
 
 def test_the_judge_knows_fresh_drawings() -> None:
@@ -62,9 +64,12 @@ def test_the_committed_weights_draw_what_they_were_never_trained_on() -> None:
     assert sum(f.stat().st_size for f in WEIGHTS.rglob("*")) <= 25 * 2**20
     torch.manual_seed(0)
     asked = judge.questions(8)
-    pictures = judge.drawn(pipeline.read(WEIGHTS), asked, judge.STEPS, judge.GUIDANCE)
+    model = pipeline.read(WEIGHTS)
+    pictures = judge.drawn(model, asked, judge.STEPS, judge.GUIDANCE)
     assert pictures.shape == (8, 512, 512, 3)
     assert judge.verdict(asked, pictures)["pair"] >= 0.5, "by chance it would be one of 220"
+    alone = judge.drawn(model, asked[5:6], judge.STEPS, judge.GUIDANCE, first=5)
+    assert np.abs(alone.astype(int) - pictures[5:6]).mean() < 1, "the same picture, judged with others or alone"
 
 
 def test_the_committed_weights_pass_the_golden_prompts_of_their_release() -> None:
