@@ -101,6 +101,8 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="write the first 64 pictures with their captions to this PNG")
     parser.add_argument("--publish", type=Path, help="copy the judged folder here, with its card and training log")
     arguments = parser.parse_args()
+    if arguments.count < 1 or arguments.skip < 0:
+        parser.error("--count is at least 1 and --skip at least 0")
     if arguments.publish and arguments.seen:
         parser.error("--publish tells of combinations that were never in training: leave --seen out")
     asked = questions(arguments.count, not arguments.seen, arguments.skip)
